@@ -1,0 +1,47 @@
+# Everything a person does with this checkout; `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORDS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup smoke test test-all lint ui bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## install everything into .venv, once
+
+smoke: $(STAMP) ## the epoch ablation on the standard library's documentation, with its report
+	$(BIN)/python -m ftx.train experiment=stdlib_docs_epochs $(WORDS)
+
+test: $(STAMP) ## the tests that need neither a GPU nor a network
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-all: lint test ## lint and every test
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ui: $(STAMP) ## the MLflow UI on this machine
+	@echo "MLflow UI: http://127.0.0.1:5000  (Ctrl-C ends it)"
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
+
+bench: $(STAMP) ## speed beside the peers, as ratios
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.training_speed
+
+clean: ## remove what make setup made; runs and metrics stay
+	rm -rf $(VENV)
+
+# torch first and by its pinned version, so that nothing pulls in another build of it; deepspeed is built against it.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: install Python 3.11 or newer, or say make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed; say make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: this Python has no venv module (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel ninja
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@

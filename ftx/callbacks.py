@@ -1,0 +1,140 @@
+"""What happens between Trainer's steps: metrics rows, evaluation, checkpoints, stopping."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ftx import checkpoints, metrics_log
+from ftx.config.schema import RunConfig
+from ftx.data.order import TokenCounter
+from ftx.data.prepare import Prepared
+from ftx.loss import TokenLoss, evaluate_loss
+from ftx.progress import Progress
+from ftx.run_folder import RunFolder, write_json
+from ftx.stopping import StopRequest
+from ftx.throughput import StepClock, peak_memory_gib
+
+LOSS_STATE = "loss_state.json"
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is, in optimizer steps."""
+
+    steps_per_epoch: int
+    steps: int
+
+    def is_due(self, every: int | str, step: int) -> bool:
+        """Whether ``every`` (a number of steps, ``epoch`` or ``never``) falls on ``step``."""
+        if every == "never":
+            return False
+        if every == "epoch":
+            return step % self.steps_per_epoch == 0 or step == self.steps
+        return step % int(every) == 0
+
+
+@dataclass
+class RunCallback(TrainerCallback):
+    """Writes what DESIGN calls a run, at the intervals that the schedule asks for; ``on_row`` hears of new rows."""
+
+    run: RunConfig
+    prepared: Prepared
+    folder: RunFolder
+    length: Length
+    token_loss: TokenLoss
+    stop: StopRequest
+    on_row: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._counter = TokenCounter(self.prepared.train, self.run.seed, self.run.schedule.global_batch_size)
+        self._clock = StepClock()
+        self._facts = ""
+        self._step_ended = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        step = state.global_step
+        title = f"train {self.run.name}"
+        self._progress = Progress(title, self.length.steps, done=step)
+        if step == 0 and self.run.schedule.eval_every != "never":
+            self._evaluate(kwargs["model"], state)
+        self._clock.restart(step, self._counter.after(step).total)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step, schedule = state.global_step, self.run.schedule
+        control.should_log = step % schedule.log_every == 0 or step == self.length.steps
+        control.should_save = self.length.is_due(schedule.save_every, step)
+        if self.length.is_due(schedule.eval_every, step):
+            self._evaluate(kwargs["model"], state)
+        if self.stop.reason:
+            control.should_training_stop = True
+            control.should_save = True
+        self._progress.show(step, self._facts)
+        self._step_ended = time.perf_counter()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Trainer's own summary at the end, which has no ``grad_norm``, is not a row."""
+        if logs is None or "loss" not in logs:
+            return
+        step = state.global_step
+        seen = self._counter.after(step)
+        seconds, tps = self._clock.read(step, seen.total)
+        ranks = self.run.hardware.nodes * self.run.hardware.processes_per_node
+        train_loss = self.token_loss.mean_and_reset()
+        if not math.isfinite(train_loss):
+            raise FloatingPointError(f"train_loss is {train_loss} at step {step}: lower schedule.learning_rate?")
+        row = {
+            "step": step,
+            "epoch": state.epoch,
+            "learning_rate": logs["learning_rate"],
+            "train_loss": train_loss,
+            "grad_norm": logs.get("grad_norm"),
+            "total_tokens": seen.total,
+            "supervised_tokens": seen.supervised,
+            # Rows are flattened, never padded.
+            "total_tokens_including_padding": seen.total,
+            "per_device_tps": tps / ranks,
+            "per_device_tps_including_padding": tps / ranks,
+            "mfu": None,
+            "step_seconds": seconds,
+            "memory_gib": peak_memory_gib(),
+        }
+        self._facts = f"loss {train_loss:.4f}  {tps:,.0f} tokens/s"
+        self._write(row)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        written = checkpoints.writing_folder(self.folder) / f"checkpoint-{state.global_step}"
+        write_json(written / LOSS_STATE, self.token_loss.state())
+        checkpoints.publish(self.folder, state.global_step, self.run.schedule.keep_checkpoints)
+        self._clock.leave_out(time.perf_counter() - self._step_ended)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._progress.__exit__()
+
+    def _evaluate(self, model: torch.nn.Module, state: TrainerState) -> None:
+        if not len(self.prepared.evaluation):
+            return
+        begin = time.perf_counter()
+        device = next(model.parameters()).device
+        loss = evaluate_loss(model, self.prepared.evaluation, device)
+        self._write({"step": state.global_step, "epoch": state.epoch or 0.0, "eval_loss": loss.mean})
+        self._clock.leave_out(time.perf_counter() - begin)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        metrics_log.append(self.folder.metrics, row)
+        self.on_row()

@@ -1,0 +1,153 @@
+"""What the schema's types cannot say: allowed values, keys that must fit together, keys that nothing would read."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from ftx.config.keys import did_you_mean, flat, schema_fields
+from ftx.config.schema import RunConfig
+from ftx.environment import CHECKOUT
+from ftx.errors import UserError
+
+TASKS = ("classification", "loss")
+
+# Key or section → when it is read, and what to say where it is not.
+READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
+    "method.lora": (lambda run: run.method.name == "lora", "only method=lora reads it"),
+    "model.architecture": (lambda run: run.model.weights == "random", "only model=tiny, a random model, reads it"),
+    "model.name": (
+        lambda run: run.model.weights == "pretrained",
+        "model=tiny starts from random weights; use model=hub",
+    ),
+    "model.revision": (lambda run: run.model.weights == "pretrained", "only models from the hub have revisions"),
+    "data.path": (lambda run: run.data.source == "jsonl", "only data=jsonl reads a file"),
+    "data.on_bad_row": (lambda run: run.data.source == "jsonl", "only data=jsonl reads a file"),
+    "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "this hardware has no GPU"),
+}
+
+
+def check_run(run: RunConfig) -> None:
+    """Raise UserError for the first value, or pair of values, that cannot be."""
+    check_values(run)
+    for check in (
+        _check_required,
+        _check_batch,
+        _check_schedule,
+        _check_hardware,
+        _check_template,
+        _check_tasks,
+        _check_tracking,
+    ):
+        check(run)
+
+
+def check_every_key_is_read(run: RunConfig, keys: Sequence[str]) -> None:
+    """Raise UserError for a key that the user set but that nothing in this run would read."""
+    for name in keys:
+        for unread, (is_read, reason) in READ_WHEN.items():
+            if (name == unread or name.startswith(f"{unread}.")) and not is_read(run):
+                raise UserError(f"{name} is set, but nothing in this run reads it: {reason}")
+
+
+def check_values(run: RunConfig) -> None:
+    """Raise UserError for a value outside what its key accepts."""
+    values = flat(run)
+    for name, item, _ in schema_fields():
+        value, allowed = values[name], item.metadata
+        choices = allowed.get("choices") or ()
+        if value is None:
+            continue
+        if isinstance(value, str):
+            if choices and value not in choices:
+                numbers = " or a number of steps" if allowed.get("minimum") is not None else ""
+                raise UserError(
+                    f"{name}={value}: no such value{did_you_mean(value, choices)}; there are "
+                    f"{', '.join(choices)}{numbers}"
+                )
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            _check_bounds(name, value, allowed)
+
+
+def _check_bounds(name: str, value: float, allowed: Mapping[str, float | None]) -> None:
+    minimum, above, maximum = allowed.get("minimum"), allowed.get("above"), allowed.get("maximum")
+    if not math.isfinite(value):
+        raise UserError(f"{name}={value}: must be a finite number")
+    if minimum is not None and value < minimum:
+        raise UserError(f"{name}={value:g}: must be at least {minimum:g}")
+    if above is not None and value <= above:
+        raise UserError(f"{name}={value:g}: must be above {above:g}")
+    if maximum is not None and value > maximum:
+        raise UserError(f"{name}={value:g}: must be at most {maximum:g}")
+
+
+def _check_required(run: RunConfig) -> None:
+    if run.model.weights == "pretrained" and not run.model.name:
+        raise UserError("model.name is not set: model=hub needs model.name=OWNER/MODEL or model.name=FOLDER")
+    if run.data.source == "jsonl" and not run.data.path:
+        raise UserError(
+            "data.path is not set: data=jsonl needs data.path=FILE (.jsonl .json .csv .tsv .parquet, also .gz)"
+        )
+
+
+def _check_batch(run: RunConfig) -> None:
+    ranks = run.hardware.nodes * run.hardware.processes_per_node
+    together = ranks * run.hardware.micro_batch
+    wanted = run.schedule.global_batch_size
+    if wanted % together:
+        nearest = max(together, wanted // together * together)
+        raise UserError(
+            f"schedule.global_batch_size={wanted}: {ranks} process(es) × hardware.micro_batch="
+            f"{run.hardware.micro_batch} take {together} rows at once, "
+            f"which does not divide it; try schedule.global_batch_size={nearest} or another hardware.micro_batch"
+        )
+
+
+def _check_schedule(run: RunConfig) -> None:
+    schedule = run.schedule
+    if schedule.warmup >= 1 and schedule.warmup != int(schedule.warmup):
+        raise UserError(f"schedule.warmup={schedule.warmup}: below 1 it is a share of all steps, from 1 on whole steps")
+    if schedule.max_steps and 1 <= schedule.warmup > schedule.max_steps:
+        raise UserError(f"schedule.warmup={schedule.warmup:g}: longer than schedule.max_steps={schedule.max_steps}")
+    if schedule.epochs == 0 and schedule.max_steps:
+        raise UserError(f"schedule.max_steps={schedule.max_steps}: schedule.epochs=0 trains nothing; drop one of them")
+
+
+def _check_hardware(run: RunConfig) -> None:
+    hardware = run.hardware
+    if hardware.device == "cpu" and hardware.precision == "fp16":
+        raise UserError("hardware.precision=fp16: not on a CPU; use hardware.precision=fp32 or bf16")
+    if hardware.device == "cuda" and hardware.processes_per_node != hardware.gpus_per_node:
+        raise UserError(
+            f"hardware.processes_per_node={hardware.processes_per_node}: must equal "
+            f"hardware.gpus_per_node={hardware.gpus_per_node}, one process for each GPU"
+        )
+
+
+def _check_template(run: RunConfig) -> None:
+    known = sorted(file.stem for file in (CHECKOUT / "templates").glob("*.jinja"))
+    template = run.model.template
+    if template not in ("auto", *known):
+        raise UserError(
+            f"model.template={template}: no such template{did_you_mean(template, known)}; there are auto, "
+            f"{', '.join(known)}"
+        )
+    if template == "auto" and run.model.weights == "random":
+        raise UserError(f"model.template=auto: a random model has no template of its own; choose {', '.join(known)}")
+
+
+def _check_tasks(run: RunConfig) -> None:
+    for task in run.evaluation.tasks:
+        if task not in TASKS:
+            raise UserError(
+                f"evaluation.tasks=[{task}]: no such task{did_you_mean(task, TASKS)}; there are {', '.join(TASKS)}"
+            )
+    if run.evaluation.tasks and run.data.holdout == 0:
+        raise UserError(
+            "data.holdout=0: nothing is kept aside for evaluation; say evaluation.tasks=[] or a share above 0"
+        )
+
+
+def _check_tracking(run: RunConfig) -> None:
+    if not run.tracking.uri.startswith(("sqlite:///", "http://", "https://")):
+        raise UserError(
+            f"tracking.uri={run.tracking.uri}: must be sqlite:///FILE or http://HOST:PORT of an MLflow server"
+        )

@@ -1,0 +1,30 @@
+"""A run's identity: a hash over what changes its result, so that the same command finds the same folder."""
+
+import hashlib
+import json
+from typing import Any
+
+from ftx.config.keys import flat, schema_fields
+from ftx.config.schema import SCHEMA_VERSION, RunConfig
+
+HASH_LENGTH = 8
+
+
+def identity_keys(run: RunConfig) -> dict[str, Any]:
+    """The keys that change the result and differ from the schema's defaults.
+
+    Leaving defaults out means that a key added later, at its default, changes nobody's hash.
+    """
+    values, defaults = flat(run), flat(RunConfig())
+    return {name: values[name] for name, _, belongs in schema_fields() if belongs and values[name] != defaults[name]}
+
+
+def run_hash(run: RunConfig, data_fingerprint: str, model_fingerprint: str) -> str:
+    """Eight hexadecimal digits. A fingerprint stands for content, so a moved file or folder is still the same run."""
+    keys = identity_keys(run)
+    if model_fingerprint:
+        keys["model.name"] = model_fingerprint
+        keys.pop("model.revision", None)
+    described = {"schema": SCHEMA_VERSION, "data": data_fingerprint, "keys": keys}
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]

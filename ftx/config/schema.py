@@ -1,0 +1,199 @@
+"""The schema of a run: every key, its type, its default and what it may be.
+
+yaml files under conf/ and experiments/ choose among these; a key that is not here does not exist. Metadata on a field
+says which values are allowed and whether the key changes a run's result (and so belongs to its identity).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+def key(
+    default: Any,
+    *,
+    choices: tuple[Any, ...] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    identity: bool = True,
+) -> Any:
+    """A key with its default, the values it accepts and whether a run's identity depends on it."""
+    metadata = {"choices": choices, "minimum": minimum, "above": above, "maximum": maximum, "identity": identity}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def section(kind: type, *, identity: bool = True) -> Any:
+    """A group of keys; ``identity=False`` keeps all of it out of a run's identity."""
+    return field(default_factory=kind, metadata={"identity": identity})
+
+
+@dataclass(frozen=True)
+class ArchitectureConfig:
+    """A model's dimensions: what a random model is built from."""
+
+    family: str = key("qwen3", choices=("qwen3",))
+    vocabulary_size: int = key(8192, minimum=300)
+    hidden_size: int = key(192, minimum=1)
+    intermediate_size: int = key(384, minimum=1)
+    layers: int = key(1, minimum=1)
+    heads: int = key(4, minimum=1)
+    key_value_heads: int = key(2, minimum=1)
+    head_dim: int = key(48, minimum=2)
+    tied_embeddings: bool = True
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which weights a run starts from."""
+
+    weights: str = key("pretrained", choices=("pretrained", "random"))
+    # A hub name (owner/model) or a folder in Hugging Face layout.
+    name: str | None = None
+    revision: str = "main"
+    # auto: the tokenizer's own template when it has generation marks, else that of the model's family.
+    template: str = "auto"
+    # What schedule.learning_rate and schedule.global_batch_size are unless a run says otherwise.
+    suggested_learning_rate: float = key(2e-5, above=0, identity=False)
+    suggested_global_batch_size: int = key(8, minimum=1, identity=False)
+    attention: str = key("auto", choices=("auto", "cpu"), identity=False)
+    architecture: ArchitectureConfig = section(ArchitectureConfig)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al., 2021)."""
+
+    rank: int = key(16, minimum=1)
+    alpha: float = key(32.0, above=0)
+    dropout: float = key(0.0, minimum=0, maximum=0.99)
+    # all-linear, or the names of the modules that get an adapter.
+    targets: list[str] = key(["all-linear"])
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Which parameters move, and how."""
+
+    name: str = key("full", choices=("full", "lora"))
+    lora: LoraConfig = section(LoraConfig)
+    optimizer: str = key("adamw_torch_fused", choices=("adamw_torch", "adamw_torch_fused"))
+    weight_decay: float = key(0.0, minimum=0)
+    # Gradients are scaled down to this norm; 0 leaves them as they are.
+    max_grad_norm: float = key(1.0, minimum=0)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from, and how it becomes rows of tokens."""
+
+    source: str = key("stdlib_docs", choices=("stdlib_docs", "jsonl"))
+    # Identity follows the content of the file, not where it lies.
+    path: str | None = key(None, identity=False)
+    # At most so many training conversations, the first ones in the seeded order.
+    limit: int | None = key(None, minimum=1)
+    # The share of conversations kept aside for evaluation; 0 keeps none.
+    holdout: float = key(0.1, minimum=0, maximum=0.9)
+    # Tokens: of a packed row, and the most that one conversation may have.
+    max_length: int = key(1024, minimum=8)
+    packing: bool = True
+    too_long: str = key("error", choices=("error", "drop", "truncate"))
+    on_bad_row: str = key("error", choices=("error", "skip"))
+    # Where prepared data is kept; null: <run_root>/.cache.
+    cache: str | None = key(None, identity=False)
+    # What this data is scored by unless evaluation.tasks says otherwise.
+    tasks: list[str] = key(["loss"], identity=False)
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """What a run is computed on. Only the precision changes its result."""
+
+    device: str = key("cpu", choices=("cpu", "cuda"), identity=False)
+    # What the devices are called, for messages and reports.
+    gpu: str | None = key(None, identity=False)
+    nodes: int = key(1, minimum=1, identity=False)
+    gpus_per_node: int = key(0, minimum=0, identity=False)
+    processes_per_node: int = key(1, minimum=1, identity=False)
+    strategy: str = key("ddp", choices=("ddp", "zero1", "zero2", "zero3"), identity=False)
+    precision: str = key("fp32", choices=("fp32", "bf16", "fp16"))
+    # Rows that one device takes through the model at once.
+    micro_batch: int = key(1, minimum=1, identity=False)
+    # CPU threads of one process; null: all cores, shared among the runs that work side by side.
+    threads: int | None = key(None, minimum=1, identity=False)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long, how fast, and how often something is written down.
+
+    ``save_every`` and ``eval_every`` take a number of steps, ``epoch`` or ``never``.
+    """
+
+    epochs: int = key(3, minimum=0)
+    # Stop after so many steps, however many epochs that is; null: no such limit.
+    max_steps: int | None = key(None, minimum=1)
+    learning_rate: float = key(2e-5, above=0)
+    # Rows in each optimizer step, over all devices and accumulation.
+    global_batch_size: int = key(8, minimum=1)
+    name: str = key("cosine", choices=("cosine", "linear", "constant"))
+    # Below 1 a share of all steps, else a number of steps.
+    warmup: float = key(0.03, minimum=0)
+    log_every: int = key(10, minimum=1, identity=False)
+    save_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)
+    eval_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)
+    keep_checkpoints: int = key(2, minimum=1, identity=False)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What a model is scored by."""
+
+    tasks: list[str] = key(["loss"])
+    # At most so many held-out conversations; null: all.
+    limit: int | None = key(None, minimum=1)
+    engine: str = key("transformers", choices=("transformers",))
+    batch_size: int = key(64, minimum=1)
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where metrics go besides metrics.jsonl."""
+
+    # An MLflow address: sqlite:///FILE, or http://HOST:PORT of a server.
+    uri: str = "sqlite:///mlflow.db"
+    # null: the run's name.
+    experiment: str | None = None
+    # Send nothing while running; `python -m ftx.report --sync` sends it later.
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class LauncherConfig:
+    """How jobs are started."""
+
+    name: str = key("local", choices=("local",))
+    # How many runs of a sweep may work side by side.
+    parallel: int = key(1, minimum=1)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, complete and checked."""
+
+    name: str = key("", identity=False)
+    run_root: str = key("runs", identity=False)
+    seed: int = key(42, minimum=0)
+    # Start over: an existing folder is moved aside first.
+    fresh: bool = key(False, identity=False)
+    model: ModelConfig = section(ModelConfig)
+    method: MethodConfig = section(MethodConfig)
+    data: DataConfig = section(DataConfig)
+    hardware: HardwareConfig = section(HardwareConfig)
+    schedule: ScheduleConfig = section(ScheduleConfig)
+    evaluation: EvaluationConfig = section(EvaluationConfig, identity=False)
+    tracking: TrackingConfig = section(TrackingConfig, identity=False)
+    launcher: LauncherConfig = section(LauncherConfig, identity=False)

@@ -1,0 +1,57 @@
+"""Rows of tokens into what a model's forward takes: one flat sequence, with the borders of its segments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row that enters the model: segments one after another.
+
+    ``input_ids`` and ``supervised`` have one entry for each token, ``lengths`` one for each segment; they add up.
+    """
+
+    input_ids: np.ndarray
+    supervised: np.ndarray
+    lengths: np.ndarray
+    ids: tuple[str, ...] = ()
+
+
+def predicted_positions(row: Row) -> np.ndarray:
+    """Positions whose next token is supervised and in the same segment: the only ones the head has to see."""
+    target = row.supervised.copy()
+    target[np.cumsum(row.lengths)[:-1]] = False
+    target[0] = False
+    return np.flatnonzero(target) - 1
+
+
+def collate(rows: Sequence[Row]) -> dict[str, Any]:
+    """Flatten ``rows`` to ``[1, tokens]``.
+
+    ``logits_to_keep`` are the positions whose next token is supervised; ``labels`` are those next tokens behind a
+    leading -100, because Trainer, which counts targets for us, leaves out the first label of a causal model.
+    """
+    lengths = np.concatenate([row.lengths for row in rows])
+    input_ids = np.concatenate([row.input_ids for row in rows])
+    starts = np.cumsum([0] + [len(row.input_ids) for row in rows[:-1]])
+    keep = np.concatenate([predicted_positions(row) + start for row, start in zip(rows, starts, strict=True)])
+    borders = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    labels = np.concatenate([[IGNORED], input_ids[keep + 1]])
+    longest = int(lengths.max())
+    return {
+        "input_ids": torch.from_numpy(input_ids.astype(np.int64))[None],
+        "position_ids": torch.from_numpy(positions.astype(np.int64))[None],
+        "cu_seq_lens_q": borders,
+        "cu_seq_lens_k": borders,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "logits_to_keep": torch.from_numpy(keep.astype(np.int64)),
+        "labels": torch.from_numpy(labels.astype(np.int64)),
+    }

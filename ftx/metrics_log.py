@@ -1,0 +1,56 @@
+"""metrics.jsonl: every number of a run, one object a line; what MLflow shows is sent from here."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ftx.run_folder import write_text
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add a row; it is on its way to the disk when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All complete rows; the half line of a killed writer is no row."""
+    return list(_complete_rows(path))
+
+
+def last_training_row(path: Path) -> dict[str, Any]:
+    """The newest row with a training loss, {} when there is none."""
+    return next((row for row in reversed(read(path)) if "train_loss" in row), {})
+
+
+def cut_after(path: Path, step: int) -> int:
+    """Keep the rows up to ``step``; later ones, which a resume writes again, move to ``metrics.cut-<n>.jsonl``.
+
+    Returns how many rows were moved.
+    """
+    if not path.exists():
+        return 0
+    rows = read(path)
+    kept = [row for row in rows if row["step"] <= step]
+    cut = [row for row in rows if row["step"] > step]
+    if cut:
+        number = 1
+        while (aside := path.with_name(f"metrics.cut-{number}.jsonl")).exists():
+            number += 1
+        write_text(aside, _lines(cut))
+    write_text(path, _lines(kept))
+    return len(cut)
+
+
+def _complete_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,84 @@
+"""Which process holds something, and whether it is still there."""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock."""
+
+    host: str
+    pid: int
+    started: float
+    """Start of the process in seconds since boot (0 where there is no /proc): tells a recycled pid apart."""
+    job_id: str | None
+    since: str
+    """When the lock was asked for: ISO 8601, UTC."""
+    boot: str
+    """Boot and pid namespace: only where both are ours does ``pid`` mean anything to us."""
+    token: str
+    """Random: tells two locks of one process apart."""
+
+    def __str__(self) -> str:
+        job = f", job {self.job_id}" if self.job_id else ""
+        return f"process {self.pid} on {self.host}{job}" if self.pid else "an unknown process"
+
+
+UNKNOWN = Holder(host="unknown", pid=0, started=0.0, job_id=None, since="", boot="", token="")
+"""Stands for the holder of a lock file that cannot be read."""
+
+
+def this_process(job_id: str | None) -> Holder:
+    """Ourselves, as a holder with a new token."""
+    process = _state_and_start(os.getpid())
+    return Holder(
+        host=os.uname().nodename,
+        pid=os.getpid(),
+        started=process[1] if process else 0.0,
+        job_id=job_id,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        boot=_boot(),
+        token=os.urandom(8).hex(),
+    )
+
+
+def is_here(holder: Holder) -> bool:
+    """On this machine and in our pid namespace, so that its pid can be looked up."""
+    return (holder.host, holder.boot) == (os.uname().nodename, _boot())
+
+
+def is_running(holder: Holder) -> bool:
+    """Whether a process here is alive, and not another one with the same pid."""
+    process = _state_and_start(holder.pid)
+    if process is not None:
+        return process[0] not in ("Z", "X") and process[1] == holder.started
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's, and hidden from /proc
+        return True
+    return True
+
+
+@cache
+def _boot() -> str:
+    """Containers may share a host's name and boot, but not its pids; empty where there is no /proc."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _state_and_start(pid: int) -> tuple[str, float] | None:
+    """A process's state (``Z``: killed, but its parent has not noticed yet) and start; None where it is not seen."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat.rpartition(b")")[2].split()  # what follows the name, which may itself hold blanks and brackets
+    return fields[0].decode(), int(fields[19]) / os.sysconf("SC_CLK_TCK")

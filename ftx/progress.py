@@ -1,0 +1,103 @@
+"""What a person sees of a run: one live line on a terminal, plain lines elsewhere, everything in log.txt."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+PLAIN_LINE_SECONDS = 10.0
+TIMED = "%(asctime)s %(levelname)s %(message)s"
+
+
+def say(text: str) -> None:
+    """A line for the user, above a live line if there is one; log.txt gets it too."""
+    logging.getLogger("ftx").info(text)
+
+
+class _Console(logging.Handler):
+    """ftx's own messages on the terminal; warnings say that they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING and not self.formatter else ""
+        tqdm.write(prefix + self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def start_console(*, with_time: bool = False) -> None:
+    """Show ftx's messages, and silence what libraries say that a user can do nothing about.
+
+    ``with_time`` is for a process whose output is a log file.
+    """
+    ours = logging.getLogger("ftx")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    console = _Console()
+    if with_time:
+        console.setFormatter(logging.Formatter(TIMED))
+    ours.handlers = [console]
+    silence_libraries()
+
+
+def silence_libraries() -> None:
+    """Each of these repeats at every start, and no setting of the user's would end it."""
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
+
+
+@contextmanager
+def also_into(path: Path) -> Iterator[None]:
+    """Within it ftx's messages are written to ``path`` as well, with the time of day."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(TIMED))
+    ours = logging.getLogger("ftx")
+    ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        handler.close()
+
+
+class Progress:
+    """Steps of one piece of work, shown as they are done."""
+
+    def __init__(self, title: str, total: int, *, done: int = 0, unit: str = "step") -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._live = sys.stdout.isatty()
+        self._begin, self._done_before, self._shown = time.monotonic(), done, time.monotonic()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=title,
+            unit=unit,
+            file=sys.stdout,
+            disable=not self._live,
+            dynamic_ncols=True,
+            leave=False,
+            bar_format="{desc} {n_fmt}/{total_fmt} {bar} {postfix} {remaining} left",
+        )
+
+    def show(self, done: int, facts: str = "") -> None:
+        """``done`` of the total; ``facts`` are the numbers of the moment."""
+        if self._live:
+            self._bar.set_postfix_str(facts, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif time.monotonic() - self._shown >= PLAIN_LINE_SECONDS:
+            self._shown = time.monotonic()
+            pace = (self._shown - self._begin) / max(done - self._done_before, 1)
+            left = tqdm.format_interval((self._total - done) * pace)
+            say(f"{self._title} {self._unit} {done:,}/{self._total:,}  {facts}  {left} left")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

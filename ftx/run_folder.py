@@ -1,0 +1,183 @@
+"""A run's folder, the interface between everything that writes about a run and everything that reads it."""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ftx.config.identity import run_hash
+from ftx.config.schema import RunConfig
+from ftx.config.stored import run_from_yaml, run_to_yaml
+
+STATES = ("pending", "running", "interrupted", "failed", "finished")
+_STATUS_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Status:
+    """What status.json says: how far a run is, and why it is no further."""
+
+    state: str = "pending"
+    reason: str = ""
+    mlflow_run_id: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Membership:
+    """The sweep that a run was started in."""
+
+    sweep: str
+    title: str
+    mlflow_parent_id: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder. What is not there yet reads as empty."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def predictions(self, task: str) -> Path:
+        return self.path / "predictions" / f"{task}.jsonl"
+
+    def read_run(self) -> RunConfig:
+        return run_from_yaml((self.path / "run.yaml").read_text(encoding="utf-8"), self.path / "run.yaml")
+
+    def read_status(self) -> Status:
+        file = self.path / "status.json"
+        return Status(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else Status()
+
+    def write_status(self, **changes: Any) -> Status:
+        """Change some of it; the thread that sends to MLflow and the run itself both do."""
+        with _STATUS_LOCK:
+            status = replace(self.read_status(), **changes)
+            write_json(self.path / "status.json", asdict(status))
+            return status
+
+    def read_membership(self) -> Membership | None:
+        file = self.path / "membership.json"
+        return Membership(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+    def write_membership(self, membership: Membership) -> None:
+        write_json(self.path / "membership.json", asdict(membership))
+
+    def read_scores(self) -> dict[str, Any]:
+        file = self.path / "scores.json"
+        scores: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return scores
+
+    def missing_tasks(self, run: RunConfig) -> list[str]:
+        """The tasks that the run is asked for and has no score of."""
+        scores = self.read_scores()
+        return [task for task in run.evaluation.tasks if task not in scores]
+
+    def is_complete(self, run: RunConfig) -> bool:
+        """Nothing of what the run asks for is missing."""
+        trained = run.schedule.epochs == 0 or self.model.is_dir()
+        return self.read_status().state == "finished" and trained and not self.missing_tasks(run)
+
+    def read_provenance(self) -> dict[str, Any]:
+        provenance: dict[str, Any] = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
+        return provenance
+
+
+def find_run_folder(run: RunConfig, data_fingerprint: str, model_fingerprint: str) -> RunFolder:
+    """Where this run lives; nothing is made yet."""
+    name = f"{run.name}-{run_hash(run, data_fingerprint, model_fingerprint)}"
+    return RunFolder(Path(run.run_root) / name)
+
+
+def open_run_folder(folder: RunFolder, run: RunConfig, words: Sequence[str], provenance: dict[str, Any]) -> RunFolder:
+    """Make the folder, or bring the description of an existing one up to date with today's words.
+
+    What the identity covers is the same by construction; the rest (tasks, tracking, intervals) may have changed.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_text(folder.path / "run.yaml", run_to_yaml(run))
+    write_text(folder.path / "overrides.txt", "".join(f"{word}\n" for word in words))
+    if not (folder.path / "provenance.json").exists():
+        write_json(folder.path / "provenance.json", provenance)
+    if not (folder.path / "status.json").exists():
+        folder.write_status()
+    return folder
+
+
+def move_aside(folder: RunFolder) -> Path | None:
+    """``fresh=true``: rename the folder to ``<folder>.old-<n>``; returns the new path, None when there was none."""
+    if not folder.path.exists():
+        return None
+    number = 1
+    while (aside := folder.path.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.path.rename(aside)
+    return aside
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file appears complete or not at all, also when the writer is killed or the machine stops."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def publish_folder(written: Path, final: Path) -> None:
+    """Rename a complete folder to where readers look for it, replacing what was there."""
+    for file in written.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    if final.exists():
+        replaced = final.with_name(f".{final.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
+        written.rename(final)
+        shutil.rmtree(replaced)
+    else:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        written.rename(final)
+
+
+def now() -> str:
+    """UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

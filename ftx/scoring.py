@@ -1,0 +1,29 @@
+"""The tasks by name, and how their results are kept."""
+
+import json
+from typing import Any
+
+from ftx.figures import save
+from ftx.run_folder import RunFolder, write_json, write_text
+from ftx.tasks import classification, loss
+from ftx.tasks.task import TaskInput, TaskResult
+
+TASKS = {"classification": classification.score, "loss": loss.score}
+
+
+def score_task(name: str, given: TaskInput) -> TaskResult:
+    """Score a model on one task; base and tuned models take the same way."""
+    return TASKS[name](given)
+
+
+def keep_result(folder: RunFolder, task: str, result: TaskResult) -> dict[str, Any]:
+    """Write predictions and figures, then the scores; returns all scores of the run so far."""
+    folder.predictions(task).parent.mkdir(exist_ok=True)
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in result.predictions)
+    write_text(folder.predictions(task), lines)
+    folder.figures.mkdir(exist_ok=True)
+    for name, figure in result.figures.items():
+        save(figure, folder.figures / name)
+    scores = {**folder.read_scores(), task: result.scores}
+    write_json(folder.path / "scores.json", scores)
+    return scores

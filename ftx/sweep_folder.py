@@ -1,0 +1,122 @@
+"""A sweep's folder: which runs belong to it, where they stand, and its report."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ftx.config.compose import Composition
+from ftx.config.identity import HASH_LENGTH
+from ftx.config.keys import flat
+from ftx.errors import UserError
+from ftx.lock import holder
+from ftx.metrics_log import last_training_row
+from ftx.run_folder import RunFolder, write_json
+from ftx.sweep_table import Arm
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of a sweep: its folder's name and its value for each swept key."""
+
+    run: str
+    swept: dict[str, str]
+
+    @property
+    def title(self) -> str:
+        """``epochs=3``: what tells this run from the others, short."""
+        return ", ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.swept.items()) or self.run
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What sweep.json says; ``path`` is ``<run_root>/sweeps/<name>-<hash8>``."""
+
+    path: Path
+    members: tuple[Member, ...]
+    experiment: str
+    mlflow_parent_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def folder_of(self, member: Member) -> RunFolder:
+        return RunFolder(self.path.parent.parent / member.run)
+
+    def folders(self) -> list[RunFolder]:
+        return [self.folder_of(member) for member in self.members]
+
+    def with_parent(self, mlflow_parent_id: str) -> "Sweep":
+        """The sweep with its MLflow parent, remembered on disk."""
+        sweep = replace(self, mlflow_parent_id=mlflow_parent_id)
+        sweep.save()
+        return sweep
+
+    def save(self) -> None:
+        described = {
+            "experiment": self.experiment,
+            "mlflow_parent_id": self.mlflow_parent_id,
+            "runs": [asdict(member) for member in self.members],
+        }
+        write_json(self.path / "sweep.json", described)
+
+    def arms(self) -> list[Arm]:
+        """Where every run stands, for a report."""
+        return [_arm(self.folder_of(member), member) for member in self.members]
+
+
+def open_sweep(composition: Composition, folders: Sequence[RunFolder]) -> Sweep:
+    """The folder of the sweep with these runs: made, or found again with the MLflow parent it had."""
+    names = sorted(folder.name for folder in folders)
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:HASH_LENGTH]
+    first = composition.runs[0].run
+    experiment = str(first.tracking.experiment)
+    path = Path(first.run_root) / "sweeps" / f"{experiment}-{digest}"
+    members = tuple(
+        Member(folder.name, {key: _value(composed.choices, flat(composed.run), key) for key in composition.swept})
+        for folder, composed in zip(folders, composition.runs, strict=True)
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    known = read_sweep(path).mlflow_parent_id if (path / "sweep.json").exists() else None
+    sweep = Sweep(path, members, experiment, known)
+    sweep.save()
+    return sweep
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The sweep in a folder; raises UserError where there is none."""
+    file = path / "sweep.json"
+    if not file.is_file():
+        raise UserError(f"{path} is not a sweep's folder: it has no sweep.json")
+    described = json.loads(file.read_text(encoding="utf-8"))
+    members = tuple(Member(**member) for member in described["runs"])
+    return Sweep(path.absolute(), members, described["experiment"], described["mlflow_parent_id"])
+
+
+def find_sweep(word: str, run_root: Path) -> Sweep:
+    """A sweep by its folder or by its name under ``run_root``."""
+    for path in (Path(word).expanduser(), run_root / "sweeps" / word):
+        if (path / "sweep.json").is_file():
+            return read_sweep(path)
+    known = sorted(path.parent.name for path in run_root.glob("sweeps/*/sweep.json"))
+    there = f"there are {', '.join(known)}" if known else f"there is none under {run_root}"
+    raise UserError(f"{word}: no such sweep; {there}")
+
+
+def state_of(folder: RunFolder) -> tuple[str, str]:
+    """(state, reason) as they really are: a run whose process died without a word is interrupted."""
+    status = folder.read_status()
+    if status.state == "running" and holder(folder.lock) is None:
+        return "interrupted", "its process is gone"
+    return status.state, status.reason
+
+
+def _arm(folder: RunFolder, member: Member) -> Arm:
+    state, reason = state_of(folder)
+    return Arm(folder.name, member.swept, state, reason, folder.read_scores(), last_training_row(folder.metrics))
+
+
+def _value(choices: dict[str, str | None], values: dict[str, object], key: str) -> str:
+    return str(values[key] if key in values else choices[key])

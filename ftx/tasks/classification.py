@@ -1,0 +1,75 @@
+"""One label of a few, answered as JSON with one key (``{"area":"network"}``); an answer of another form is wrong."""
+
+import json
+from collections.abc import Sequence
+
+from ftx.data.conversation import Conversation
+from ftx.data.tokenize import render_prompt, stop_ids
+from ftx.errors import UserError
+from ftx.figures import confusion_matrix
+from ftx.generation import generate
+from ftx.progress import Progress
+from ftx.tasks.classification_scores import score_classification
+from ftx.tasks.task import TaskInput, TaskResult
+
+# Room for an answer that is wrong at length before it is cut off.
+SPARE_TOKENS = 8
+
+
+def score(given: TaskInput) -> TaskResult:
+    """Generate an answer to every held-out question and compare."""
+    tokenizer, template = given.prepared.tokenizer, given.prepared.template
+    gold = [gold_label(conversation) for conversation in given.conversations]
+    key = next(iter(json.loads(gold_text(given.conversations[0]))))
+    labels = sorted(set(gold))
+    prompts = [render_prompt(one, template, tokenizer.special_tokens_map) for one in given.conversations]
+    encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    answers = tokenizer([gold_text(one) for one in given.conversations], add_special_tokens=False)["input_ids"]
+    with Progress("score classification", len(encoded), unit="item") as progress:
+        generated = generate(
+            given.model,
+            encoded,
+            max_new_tokens=max(map(len, answers)) + SPARE_TOKENS,
+            batch_size=given.batch_size,
+            stop_ids=stop_ids(tokenizer, template),
+            pad_id=tokenizer.pad_token_id or 0,
+            on_done=progress.show,
+        )
+    texts = tokenizer.batch_decode(generated, skip_special_tokens=False)
+    predicted = [read_label(text, key, labels) for text in texts]
+    result = score_classification(gold, predicted, labels)
+    predictions = [
+        {"id": one.id, "gold": right, "predicted": answer, "text": text}
+        for one, right, answer, text in zip(given.conversations, gold, predicted, texts, strict=True)
+    ]
+    figure = confusion_matrix(result.confusion, result.labels, result.columns, "Held-out answers")
+    return TaskResult(result.as_scores(), predictions, {"classification.confusion": figure})
+
+
+def gold_text(conversation: Conversation) -> str:
+    """The last thing the assistant says."""
+    last = next(message for message in reversed(conversation.messages) if message["role"] == "assistant")
+    return str(last["content"])
+
+
+def gold_label(conversation: Conversation) -> str:
+    """The label in the held-out answer; raises UserError for data that is no classification."""
+    try:
+        (label,) = json.loads(gold_text(conversation)).values()
+    except (json.JSONDecodeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"evaluation.tasks=[classification]: the answer of {conversation.id} is not a JSON object with one key; "
+            "use evaluation.tasks=[loss]"
+        ) from error
+    return str(label)
+
+
+def read_label(text: str, key: str, labels: Sequence[str]) -> str | None:
+    """The label that an answer names, None where it is not exactly the asked-for JSON."""
+    try:
+        answer = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    if not isinstance(answer, dict) or list(answer) != [key] or str(answer[key]) not in labels:
+        return None
+    return str(answer[key])

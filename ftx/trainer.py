@@ -1,0 +1,110 @@
+"""One training run through the Hugging Face Trainer, configured here and nowhere else."""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ftx import checkpoints, metrics_log
+from ftx.callbacks import LOSS_STATE, Length, RunCallback
+from ftx.config.schema import RunConfig
+from ftx.data.collate import collate
+from ftx.data.order import EpochRows
+from ftx.data.prepare import Prepared
+from ftx.errors import Interrupted
+from ftx.loss import TokenLoss
+from ftx.run_folder import RunFolder, publish_folder
+from ftx.stopping import StopRequest
+
+log = logging.getLogger(__name__)
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def training_length(run: RunConfig, rows: int) -> Length:
+    """The last step of an epoch is short where ``global_batch_size`` does not divide the rows."""
+    steps_per_epoch = math.ceil(rows / run.schedule.global_batch_size)
+    steps = run.schedule.epochs * steps_per_epoch
+    return Length(steps_per_epoch, min(steps, run.schedule.max_steps or steps))
+
+
+def train(
+    run: RunConfig,
+    prepared: Prepared,
+    model: PreTrainedModel,
+    folder: RunFolder,
+    stop: StopRequest,
+    on_row: Callable[[], None],
+) -> None:
+    """Train to the end from the newest checkpoint or from the start, and publish ``model/``.
+
+    Raises Interrupted, with a checkpoint written, when ``stop`` is requested.
+    """
+    length = training_length(run, len(prepared.train))
+    checkpoints.remove_unfinished(folder)
+    resume = checkpoints.latest(folder)
+    step = resume[0] if resume else 0
+    metrics_log.cut_after(folder.metrics, step if resume else -1)
+    if resume:
+        log.info("resuming from step %d of %d", step, length.steps)
+    token_loss = TokenLoss()
+    if resume:
+        token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))
+    callback = RunCallback(run, prepared, folder, length, token_loss, stop, on_row)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(run, folder, length),
+        train_dataset=EpochRows(prepared.train, run.seed),
+        data_collator=collate,
+        compute_loss_func=token_loss,
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with stop.deferred():
+        trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
+    if stop.reason and trainer.state.global_step < length.steps:
+        raise Interrupted(stop.reason)
+    _publish_model(trainer, prepared, folder)
+
+
+def _arguments(run: RunConfig, folder: RunFolder, length: Length) -> TrainingArguments:
+    """Trainer's own saving, logging, evaluating and printing are off: they are the callback's."""
+    schedule, method, hardware = run.schedule, run.method, run.hardware
+    warmup = schedule.warmup if schedule.warmup >= 1 else math.ceil(schedule.warmup * length.steps)
+    return TrainingArguments(
+        output_dir=str(checkpoints.writing_folder(folder)),
+        num_train_epochs=schedule.epochs,
+        max_steps=length.steps,
+        per_device_train_batch_size=hardware.micro_batch,
+        gradient_accumulation_steps=schedule.global_batch_size // hardware.micro_batch,
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type=SCHEDULES[schedule.name],
+        warmup_steps=int(warmup),
+        optim=method.optimizer,
+        weight_decay=method.weight_decay,
+        max_grad_norm=method.max_grad_norm,
+        bf16=hardware.precision == "bf16",
+        fp16=hardware.precision == "fp16",
+        use_cpu=hardware.device == "cpu",
+        seed=run.seed,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=hardware.device == "cuda",
+    )
+
+
+def _publish_model(trainer: Trainer, prepared: Prepared, folder: RunFolder) -> None:
+    writing = folder.path / ".model.writing"
+    trainer.save_model(str(writing))
+    (writing / "training_args.bin").unlink(missing_ok=True)
+    prepared.tokenizer.save_pretrained(writing)
+    publish_folder(writing, folder.model)

@@ -1,0 +1,175 @@
+"""On this machine: a single run in this process, each run of a sweep in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ftx import progress
+from ftx.config.compose import ComposedRun, Composition
+from ftx.config.schema import RunConfig
+from ftx.data.fingerprint import data_fingerprint, model_fingerprint
+from ftx.environment import CHECKOUT, child_environment
+from ftx.errors import ExitCode
+from ftx.lock import holder
+from ftx.metrics_log import last_training_row
+from ftx.provenance import describe_provenance
+from ftx.report import write_report
+from ftx.run_folder import Membership, RunFolder, find_run_folder, move_aside, open_run_folder
+from ftx.scores import describe
+from ftx.sweep_folder import Member, Sweep, open_sweep, state_of
+
+POLL_SECONDS = 0.2
+
+
+def launch_run(composed: ComposedRun) -> ExitCode:
+    """One run, here and now."""
+    folder = locate(composed)
+    progress.say(f"run: {folder.path}")
+    if folder.is_complete(composed.run):
+        progress.say("finished already, nothing to do; fresh=true starts over")
+        progress.say(describe(folder.read_scores()))
+        return ExitCode.FINISHED
+    describe_on_disk(composed, folder)
+    from ftx.job import run_job
+
+    with progress.also_into(folder.log):
+        return run_job(folder)
+
+
+def launch_sweep(composition: Composition) -> ExitCode:
+    """Every run of the sweep that is not finished, then the report."""
+    folders = [locate(composed) for composed in composition.runs]
+    sweep = open_sweep(composition, folders)
+    progress.say(f"sweep: {sweep.path}")
+    waiting = []
+    for composed, member in zip(composition.runs, sweep.members, strict=True):
+        folder = sweep.folder_of(member)
+        if folder.is_complete(composed.run):
+            progress.say(f"{member.title}: finished already")
+        elif (at_it := holder(folder.lock)) is not None:
+            progress.say(f"{member.title}: {at_it} is at it; left alone")
+        else:
+            describe_on_disk(composed, folder)
+            waiting.append(_Waiting(composed.run, member, folder))
+    if waiting:
+        sweep = _with_parent(sweep, waiting)
+        _work_off(sweep, waiting, composition.runs[0].run.launcher.parallel)
+    progress.say(write_report(sweep, composition.runs[0].run.tracking, ran=bool(waiting)))
+    states = {state_of(folder)[0] for folder in folders}
+    if "failed" in states:
+        return ExitCode.FAILED
+    return ExitCode.FINISHED if states == {"finished"} else ExitCode.INTERRUPTED
+
+
+def locate(composed: ComposedRun) -> RunFolder:
+    """The run's folder by its identity; with ``fresh=true`` what is there is moved aside first."""
+    run = composed.run
+    folder = find_run_folder(run, data_fingerprint(run), model_fingerprint(run))
+    if run.fresh and holder(folder.lock) is None and (aside := move_aside(folder)):
+        progress.say(f"fresh: moved {folder.name} to {aside}")
+    return folder
+
+
+def describe_on_disk(composed: ComposedRun, folder: RunFolder) -> None:
+    """Make the run's folder with everything a job needs to know."""
+    run = composed.run
+    provenance = describe_provenance(data_fingerprint(run), model_fingerprint(run))
+    open_run_folder(folder, run, composed.words, provenance)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    run: RunConfig
+    member: Member
+    folder: RunFolder
+
+
+def _with_parent(sweep: Sweep, waiting: Sequence[_Waiting]) -> Sweep:
+    """The MLflow parent is made once, before any run starts, so that no two runs race for it."""
+    run = waiting[0].run
+    if run.tracking.offline:
+        return sweep
+    from ftx.tracking import ensure_parent
+
+    parent = ensure_parent(run.tracking, sweep.name, sweep.mlflow_parent_id)
+    if parent is None:
+        return sweep
+    for one in waiting:
+        one.folder.write_membership(Membership(sweep.name, one.member.title, parent))
+    return sweep.with_parent(parent)
+
+
+def _work_off(sweep: Sweep, waiting: Sequence[_Waiting], parallel: int) -> None:
+    """As many at a time as ``launcher.parallel`` says; all of them end when this process is told to."""
+    # The longest first, so that none is left to work alone at the end.
+    queue = sorted(waiting, key=lambda one: -_epochs(one)) if parallel > 1 else list(waiting)
+    running: dict[subprocess.Popen[bytes], _Waiting] = {}
+    epochs_ended = 0
+    with (
+        progress.Progress(sweep.experiment, sum(map(_epochs, waiting)), unit="epoch") as shown,
+        _ended_with_us(running),
+    ):
+        while queue or running:
+            while queue and len(running) < parallel:
+                one = queue.pop(0)
+                running[_start(one, parallel)] = one
+            for process in [process for process in running if process.poll() is not None]:
+                ended = running.pop(process)
+                epochs_ended += _epochs(ended)
+                _say_how_it_ended(ended)
+            rows = {one.member.title: last_training_row(one.folder.metrics) for one in running.values()}
+            shown.show(epochs_ended + int(sum(row.get("epoch", 0) for row in rows.values())), _at_the_moment(rows))
+            time.sleep(POLL_SECONDS)
+
+
+def _epochs(one: _Waiting) -> int:
+    return one.run.schedule.epochs
+
+
+def _start(one: _Waiting, parallel: int) -> "subprocess.Popen[bytes]":
+    """The run in a process and session of its own; what it says goes to its log.txt."""
+    threads = one.run.hardware.threads or max(1, (os.cpu_count() or 1) // parallel)
+    with one.folder.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ftx.job", str(one.folder.path)],
+            cwd=CHECKOUT,
+            env=child_environment(threads),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def _ended_with_us(running: "dict[subprocess.Popen[bytes], _Waiting]") -> Iterator[None]:
+    """Interrupted runs write a checkpoint before they go: wait for them."""
+    try:
+        yield
+    except BaseException:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+        raise
+
+
+def _say_how_it_ended(one: _Waiting) -> None:
+    state, reason = state_of(one.folder)
+    if state == "finished":
+        progress.say(f"{one.member.title}: {describe(one.folder.read_scores(), brief=True)}")
+    else:
+        progress.say(f"{one.member.title}: {state}: {reason} (see {one.folder.log})")
+
+
+def _at_the_moment(rows: dict[str, dict[str, Any]]) -> str:
+    """``epochs=5 step 120 loss 0.312`` of each run that is at work, by its title and newest row."""
+    facts = [
+        f"{title} step {row['step']} loss {row['train_loss']:.3f}" if row else title for title, row in rows.items()
+    ]
+    return " · ".join(facts)
