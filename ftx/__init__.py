@@ -1,5 +1,30 @@
-"""ftx: fine-tuning experiments, composed in one line, tracked, scored and reported."""
+"""ftx: fine-tuning experiments, composed in one line, tracked, scored and reported.
+
+>>> from ftx import compose, train
+>>> folder = train(compose("schedule.epochs=1"))
+>>> folder.read_scores()
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from ftx.environment import set_library_defaults
 
+if TYPE_CHECKING:
+    from ftx.config.compose import compose
+
+__all__ = ["compose", "train"]
+
 set_library_defaults()
+
+
+def __getattr__(name: str) -> Any:
+    """``compose`` and ``train``, imported when they are asked for: ``import ftx`` alone costs nothing."""
+    if name == "compose":
+        from ftx.config.compose import compose
+
+        return compose
+    if name == "train":
+        from importlib import import_module
+
+        return import_module("ftx.train")
+    raise AttributeError(f"module 'ftx' has no attribute '{name}'")

@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from ftx.config.command_line import read_command_line
-from ftx.config.compose import Composition, compose_all
-from ftx.errors import ExitCode
+from ftx.config.compose import ComposedRun, Composition, compose_all
+from ftx.config.schema import RunConfig
+from ftx.errors import ExitCode, Interrupted
+from ftx.progress import start_console
+from ftx.run_folder import RunFolder
 from ftx.verb import verb
 
 PURPOSE = "Train one run, or every run of a sweep; a finished run is not trained again, an unfinished one resumes."
@@ -24,7 +28,29 @@ def main(arguments: Sequence[str]) -> ExitCode:
         check_here(composed.run)
     from launchers import local
 
-    return local.launch_sweep(composition) if composition.is_sweep else local.launch_run(composition.runs[0])
+    if composition.is_sweep:
+        return local.launch_sweep(composition)
+    return local.launch_run(composition.runs[0], local.locate(composition.runs[0]))
+
+
+def train(run: RunConfig) -> RunFolder:
+    """The same for notebooks: bring one composed run to its end here and return its folder.
+
+    Raises UserError, Interrupted (it can be resumed) or RuntimeError (with the reason in status.json).
+    """
+    from ftx.preflight import check_here
+    from launchers import local
+
+    start_console()
+    check_here(run)
+    composed = ComposedRun(run, (), {})
+    folder = local.locate(composed)
+    code = local.launch_run(composed, folder)
+    if code == ExitCode.INTERRUPTED:
+        raise Interrupted(folder.read_status().reason)
+    if code != ExitCode.FINISHED:
+        raise RuntimeError(f"{folder.path}: {folder.read_status().reason}")
+    return folder
 
 
 def show(composition: Composition) -> ExitCode:
@@ -35,6 +61,15 @@ def show(composition: Composition) -> ExitCode:
     sys.stdout.write("---\n".join(texts))
     return ExitCode.FINISHED
 
+
+class _CallableModule(ModuleType):
+    """``from ftx import train`` finds this module, since ``python -m ftx.train`` needs one of that name: let it act."""
+
+    def __call__(self, run: RunConfig) -> RunFolder:
+        return train(run)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

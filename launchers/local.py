@@ -26,9 +26,8 @@ from ftx.sweep_folder import Member, Sweep, open_sweep, state_of
 POLL_SECONDS = 0.2
 
 
-def launch_run(composed: ComposedRun) -> ExitCode:
-    """One run, here and now."""
-    folder = locate(composed)
+def launch_run(composed: ComposedRun, folder: RunFolder) -> ExitCode:
+    """One run, here and now, in the folder that ``locate`` gave it."""
     progress.say(f"run: {folder.path}")
     if folder.is_complete(composed.run):
         progress.say("finished already, nothing to do; fresh=true starts over")
