@@ -36,8 +36,8 @@ def packed_cpu_attention(
 ) -> tuple[torch.Tensor, None]:
     """Block-diagonal causal attention: segments of similar length are padded to one batch and attended together.
 
-    Padding stands behind the real tokens, where causal attention never looks. Raises ValueError for a model that
-    needs more than plain softmax attention.
+    Padding stands behind the real tokens, where causal attention never looks. Raises ValueError for a batch of rows, a
+    cache, and a model that needs more than plain softmax attention.
     """
     unsupported = [name for name in ("softcap", "s_aux") if options.get(name) is not None]
     if unsupported:
@@ -45,6 +45,8 @@ def packed_cpu_attention(
             f"this model's attention needs {', '.join(unsupported)}, which packed CPU attention does not have"
         )
     tokens = query.shape[2]
+    if query.shape[0] != 1 or key.shape[2] != tokens:
+        raise ValueError("packed attention takes one flat row and no cache: set_attn_implementation('sdpa') for others")
     borders = [0, tokens] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     pieces, where = [], []

@@ -1,6 +1,7 @@
 """Greedy answers to many prompts, batched by length."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -30,7 +31,7 @@ def generate(
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(stop_ids) or None, pad_token_id=pad_id
     )
-    with unpacked_attention(model):
+    with unpacked_attention(model), _own_settings_put_aside(model):
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
             tokens, mask = _left_padded([prompts[at] for at in chosen], pad_id, model.device)
@@ -43,6 +44,17 @@ def generate(
                 on_done(begin + len(chosen))
     model.train(was_training)
     return answers
+
+
+@contextmanager
+def _own_settings_put_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Within it the model's generation_config.json (sampling, penalties) does not fill in what a caller leaves out."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _left_padded(

@@ -19,7 +19,8 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     else:
         model = _pretrained(str(run.model.name), run.model.revision)
     model.set_attn_implementation(PACKED_CPU)
-    model.generation_config.pad_token_id = tokenizer.pad_token_id or model.generation_config.pad_token_id
+    if tokenizer.pad_token_id is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
 
 

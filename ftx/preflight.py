@@ -44,11 +44,10 @@ def check_hardware(run: RunConfig) -> None:
         return
     gpus = count_gpus()
     wanted = f"{hardware.nodes} × {hardware.gpus_per_node} {hardware.gpu or 'GPU'}"
-    if gpus < hardware.gpus_per_node or hardware.nodes > 1 or ranks > 1:
-        raise UserError(
-            f"hardware asks for {wanted}, this machine has {gpus or 'no'} GPU: run it where they are, "
-            "look at it with --cfg job, or train something smaller with hardware=cpu"
-        )
+    here = f"this machine has {gpus or 'no'} GPU"
+    if gpus >= hardware.gpus_per_node and hardware.nodes == 1:
+        here += ", but runs are computed by one process on the CPU so far"
+    raise UserError(f"hardware asks for {wanted}; {here}: look at the run with --cfg job, or start it with hardware=cpu")
 
 
 def count_gpus() -> int:

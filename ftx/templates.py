@@ -1,17 +1,44 @@
 """Which chat template a run uses, and what it renders."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
-# What a checkpoint's own model type says about the family whose template fits it.
-FAMILY_OF_MODEL_TYPE = {"qwen3": "qwen3_instruct_2507"}
+# What a family is recognised by: its template renders these messages and tools as the tokenizer's own does.
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+PROBES: tuple[tuple[list[dict[str, Any]], list[dict[str, Any]] | None], ...] = (
+    ([{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}], None),
+    (
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "One?"},
+            {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nTwo."},
+            {"role": "user", "content": "Three?"},
+            {"role": "assistant", "content": "Four."},
+        ],
+        None,
+    ),
+    (
+        [
+            {"role": "user", "content": "One?"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "tool", "name": "add", "content": "2"},
+            {"role": "assistant", "content": "Two."},
+        ],
+        [TOOL],
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -30,17 +57,31 @@ def load_template(name: str) -> Template:
     return Template(name, text)
 
 
-def choose_template(wanted: str, tokenizer: PreTrainedTokenizerBase, model_type: str) -> Template:
-    """``wanted`` by name; for ``auto`` the tokenizer's own where it has marks, else the one of the model's family."""
+def choose_template(wanted: str, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """``wanted`` by name; for ``auto`` the tokenizer's own where it has marks, else the one that renders the same."""
     if wanted != "auto":
         return load_template(wanted)
     own = tokenizer.chat_template
     if isinstance(own, str) and MARKS.search(own):
         return Template("own", own)
-    if model_type in FAMILY_OF_MODEL_TYPE:
-        return load_template(FAMILY_OF_MODEL_TYPE[model_type])
-    known = ", ".join(sorted(file.stem for file in (CHECKOUT / "templates").glob("*.jinja")))
+    known = sorted(file.stem for file in (CHECKOUT / "templates").glob("*.jinja"))
+    if isinstance(own, str):
+        special = tokenizer.special_tokens_map
+        for template in map(load_template, known):
+            if _rendered(template.text, special) == _rendered(own, special):
+                return template
+    lack = "has no generation marks, and none here renders the same" if own else "is missing"
     raise UserError(
-        f"model.template=auto: the tokenizer's own template has no generation marks and nothing is known of the family "
-        f"'{model_type}'; choose model.template={known}"
+        f"model.template=auto: the tokenizer's own template {lack}; choose model.template={'|'.join(known)}"
     )
+
+
+def _rendered(text: str, special_tokens: Mapping[str, Any]) -> list[str] | None:
+    """The probes as a template renders them, None where it refuses one."""
+    try:
+        return [
+            render_jinja_template(conversations=[messages], tools=tools, chat_template=text, **special_tokens)[0][0]
+            for messages, tools in PROBES
+        ]
+    except TemplateError:
+        return None

@@ -146,16 +146,9 @@ def _tokenizer_and_template(run: RunConfig, train: Sequence[Conversation]) -> tu
     name = str(run.model.name)
     try:
         own: Any = AutoTokenizer.from_pretrained(name, revision=run.model.revision)
-        model_type = json.loads(_config_json(name, run.model.revision))["model_type"]
     except (OSError, ValueError) as error:
         raise UserError(f"model.name={name}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
-    return own, choose_template(run.model.template, own, model_type)
-
-
-def _config_json(name: str, revision: str) -> str:
-    from transformers.utils import cached_file
-
-    return Path(str(cached_file(name, "config.json", revision=revision))).read_text(encoding="utf-8")
+    return own, choose_template(run.model.template, own)
 
 
 @dataclass(frozen=True)

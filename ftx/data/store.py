@@ -58,8 +58,7 @@ class RowStore(Sequence[Row]):
             ids, supervised = batch.column(0), batch.column(1)
             offsets = ids.offsets.to_numpy()
             sums = np.concatenate([[0], np.cumsum(supervised.values.to_numpy(), dtype=np.int64)])
-            first = offsets[0]
-            counts.append(np.stack([np.diff(offsets), np.diff(sums[offsets - first])], axis=1))
+            counts.append(np.stack([np.diff(offsets), np.diff(sums[offsets])], axis=1))
         return np.concatenate(counts) if counts else np.zeros((0, 2), dtype=np.int64)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from ftx.data.conversation import Conversation
-from ftx.data.tokenize import render_prompt, stop_ids
+from ftx.data.tokenize import stop_ids, tokenize_prompts
 from ftx.errors import UserError
 from ftx.figures import confusion_matrix
 from ftx.generation import generate
@@ -22,8 +22,7 @@ def score(given: TaskInput) -> TaskResult:
     gold = [gold_label(conversation) for conversation in given.conversations]
     key = next(iter(json.loads(gold_text(given.conversations[0]))))
     labels = sorted(set(gold))
-    prompts = [render_prompt(one, template, tokenizer.special_tokens_map) for one in given.conversations]
-    encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    encoded = tokenize_prompts(given.conversations, tokenizer, template)
     answers = tokenizer([gold_text(one) for one in given.conversations], add_special_tokens=False)["input_ids"]
     with Progress("score classification", len(encoded), unit="item") as progress:
         generated = generate(
