@@ -1,7 +1,7 @@
 """Which chat template a run uses, and what it renders."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # What a family is recognised by: its template renders these messages and tools as the tokenizer's own does.
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
-PROBES: tuple[tuple[list[dict[str, Any]], list[dict[str, Any]] | None], ...] = (
+PROBES: tuple[tuple[list[Any], list[Any] | None], ...] = (
     ([{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}], None),
     (
         [
@@ -67,8 +67,9 @@ def choose_template(wanted: str, tokenizer: PreTrainedTokenizerBase) -> Template
     known = sorted(file.stem for file in (CHECKOUT / "templates").glob("*.jinja"))
     if isinstance(own, str):
         special = tokenizer.special_tokens_map
+        theirs = _rendered(own, special)
         for template in map(load_template, known):
-            if _rendered(template.text, special) == _rendered(own, special):
+            if _agree(_rendered(template.text, special), theirs):
                 return template
     lack = "has no generation marks, and none here renders the same" if own else "is missing"
     raise UserError(
@@ -76,12 +77,20 @@ def choose_template(wanted: str, tokenizer: PreTrainedTokenizerBase) -> Template
     )
 
 
-def _rendered(text: str, special_tokens: Mapping[str, Any]) -> list[str] | None:
-    """The probes as a template renders them, None where it refuses one."""
+def _rendered(text: str, special_tokens: Mapping[str, Any]) -> list[str | None]:
+    """Each probe as a template renders it, None where it refuses."""
+    return [_rendered_probe(text, messages, tools, special_tokens) for messages, tools in PROBES]
+
+
+def _rendered_probe(
+    text: str, messages: list[Any], tools: list[Any] | None, special_tokens: Mapping[str, Any]
+) -> str | None:
     try:
-        return [
-            render_jinja_template(conversations=[messages], tools=tools, chat_template=text, **special_tokens)[0][0]
-            for messages, tools in PROBES
-        ]
-    except TemplateError:
+        return render_jinja_template(conversations=[messages], tools=tools, chat_template=text, **special_tokens)[0][0]
+    except (TemplateError, TypeError):
         return None
+
+
+def _agree(ours: Sequence[str | None], theirs: Sequence[str | None]) -> bool:
+    """Whether ours renders the same; it may refuse what theirs drops without a word, such as tools, but not all."""
+    return any(ours) and all(our in (None, their) for our, their in zip(ours, theirs, strict=True))
