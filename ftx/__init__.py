@@ -8,6 +8,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ftx.environment import set_library_defaults
+from ftx.quiet import silence_libraries
 
 if TYPE_CHECKING:
     from ftx.config.compose import compose
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["compose", "train"]
 
 set_library_defaults()
+silence_libraries()
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 PACKED_CPU = "ftx_packed_cpu"
+# model.attention → the name under which transformers finds it.
+IMPLEMENTATIONS = {"auto": PACKED_CPU, "cpu": PACKED_CPU}
 
 # Below this many tokens a plain matmul–softmax–matmul is faster on a CPU, forward and backward, than the fused kernel.
 PLAIN_UP_TO = 256

@@ -39,13 +39,6 @@ def publish(folder: RunFolder, step: int, keep: int) -> Path:
     return final
 
 
-def remove_unfinished(folder: RunFolder) -> None:
-    """What a killed writer left behind."""
-    shutil.rmtree(writing_folder(folder), ignore_errors=True)
-    for leftover in [*folder.checkpoints.glob(".removing-*"), *folder.path.glob(".model*")]:
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _remove(path: Path) -> None:
     """A checkpoint disappears whole too: a half-removed one must not be resumed from."""
     hidden = path.with_name(f".removing-{path.name}")

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -18,7 +19,7 @@ from ftx.environment import announce_cpu, slurm_job_id
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.lock import Held, lock
 from ftx.models import add_adapter, load_model, load_trained
-from ftx.run_folder import RunFolder
+from ftx.run_folder import RunFolder, remove_leftovers
 from ftx.scores import describe
 from ftx.scoring import keep_result, score_task
 from ftx.stopping import StopRequest, listening
@@ -38,7 +39,7 @@ def run_job(folder: RunFolder) -> ExitCode:
     if run.hardware.device == "cpu":
         announce_cpu()
     try:
-        with lock(folder.lock, job_id=slurm_job_id()), listening() as stop:
+        with listening() as stop, lock(folder.lock, job_id=slurm_job_id()):
             return _held_job(folder, run, stop)
     except Held as held:
         progress.say(f"{folder.name} is {held}; left alone")
@@ -50,7 +51,8 @@ def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest) -> ExitCode:
     folder.write_status(state="running", reason="", job_id=slurm_job_id())
     with Tracker(folder, run) as tracker:
         try:
-            _train_and_score(folder, run, stop, tracker.hear)
+            with stop.at_once():
+                _train_and_score(folder, run, stop, tracker.hear)
             state, reason, code = "finished", "", ExitCode.FINISHED
         except Interrupted as interruption:
             state, reason, code = "interrupted", str(interruption), ExitCode.INTERRUPTED
@@ -72,6 +74,7 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
         torch.set_num_threads(run.hardware.threads or torch.get_num_threads())
         keep_freed_memory()
     disable_progress_bar()
+    remove_leftovers(folder)
     prepared = prepare(run)
     _say_what_is_learned_from(prepared)
     trained = folder.model.exists()
@@ -86,7 +89,7 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
         model = load_model(run, prepared.tokenizer)
     for task in folder.missing_tasks(run):
         given = TaskInput(model, prepared, run.evaluation.limit, run.evaluation.batch_size, run.seed)
-        scores = keep_result(folder, task, score_task(task, given))
+        scores = keep_result(folder, run, task, score_task(task, given))
         progress.say(describe({task: scores[task]}))
 
 
@@ -111,13 +114,18 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def die_with_parent() -> None:
+def die_with(launcher: int) -> None:
     """On Linux, get SIGTERM when the launcher dies, however it dies; elsewhere the run goes on alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher:  # it died while this process was still importing
+            sys.exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":
     progress.start_console(with_time=True)
-    die_with_parent()
-    sys.exit(run_job(RunFolder(Path(sys.argv[1]))))
+    die_with(int(sys.argv[2]))
+    try:
+        sys.exit(run_job(RunFolder(Path(sys.argv[1]))))
+    except Interrupted:  # a second signal, while the first was being seen to
+        sys.exit(ExitCode.INTERRUPTED)

@@ -7,6 +7,9 @@ from typing import Any
 
 from ftx.run_folder import write_text
 
+# Where the newest row is looked for: many rows long.
+TAIL_BYTES = 1 << 16
+
 
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add a row; it is on its way to the disk when this returns."""
@@ -20,8 +23,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def last_training_row(path: Path) -> dict[str, Any]:
-    """The newest row with a training loss, {} when there is none."""
-    return next((row for row in reversed(read(path)) if "train_loss" in row), {})
+    """The newest row with a training loss near the end of the file, {} when there is none; cheap for a long file."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = file.read().split(b"\n")[:-1]
+    return next((json.loads(line) for line in reversed(lines) if b'"train_loss"' in line and line[:1] == b"{"), {})
 
 
 def cut_after(path: Path, step: int) -> int:

@@ -18,21 +18,27 @@ from ftx.errors import UserError
 def check_here(run: RunConfig) -> None:
     """Raise UserError for what would stop the run on this machine: hardware, folders, files, the first data row."""
     check_hardware(run)
-    check_writable("run_root", Path(run.run_root))
+    check_writable(f"run_root={run.run_root}", Path(run.run_root))
     if run.data.cache:
-        check_writable("data.cache", cache_folder(run))
+        check_writable(f"data.cache={run.data.cache}", cache_folder(run))
     check_tracking(run)
     check_model_folder(run)
-    if run.data.source == "jsonl":
-        path = Path(str(run.data.path))
-        row = check_first_row(path)
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            to_conversation(row, path)
-        except BadRow as bad:
-            if run.data.on_bad_row == "error":
-                raise UserError(f"{bad}; mend it, or skip such rows with data.on_bad_row=skip") from bad
+    check_first_conversation(run)
+
+
+def check_first_conversation(run: RunConfig) -> None:
+    """The file is there and of its format, and its first row is a conversation."""
+    if run.data.source != "jsonl":
+        return
+    path = Path(str(run.data.path))
+    row = check_first_row(path, columns=run.data.columns or None)
+    try:
+        if isinstance(row, BadRow):
+            raise row
+        to_conversation(row, path, run.data.format, run.data.group_by)
+    except BadRow as bad:
+        if run.data.on_bad_row == "error":
+            raise UserError(f"data.path: {bad}; mend it, or skip such rows with data.on_bad_row=skip") from bad
 
 
 def check_hardware(run: RunConfig) -> None:
@@ -40,14 +46,17 @@ def check_hardware(run: RunConfig) -> None:
     ranks = hardware.nodes * hardware.processes_per_node
     if hardware.device == "cpu":
         if ranks > 1:
-            raise UserError(f"hardware: {ranks} processes asked for, and launcher=local starts one for each run")
+            raise UserError(
+                f"hardware.nodes={hardware.nodes} hardware.processes_per_node={hardware.processes_per_node}: "
+                "launcher=local starts one process for each run on a CPU; leave both at 1"
+            )
         return
     gpus = count_gpus()
     wanted = f"{hardware.nodes} × {hardware.gpus_per_node} {hardware.gpu or 'GPU'}"
     here = f"this machine has {gpus or 'no'} GPU"
     if gpus >= hardware.gpus_per_node and hardware.nodes == 1:
         here += ", but runs are computed by one process on the CPU so far"
-    raise UserError(f"hardware asks for {wanted}; {here}: look at the run with --cfg job, or start it with hardware=cpu")
+    raise UserError(f"hardware asks for {wanted}; {here}: look at it with --cfg job, or start it with hardware=cpu")
 
 
 def count_gpus() -> int:
@@ -61,22 +70,25 @@ def count_gpus() -> int:
     return len(re.findall(r"^GPU \d+", listed.stdout, re.MULTILINE))
 
 
-def check_writable(key: str, folder: Path) -> None:
-    """Make the folder and try a file in it."""
+def check_writable(word: str, folder: Path) -> None:
+    """Try a file in the folder, or where the folder would be made; nothing is left behind."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        existing = folder
+        while not existing.exists():
+            existing = existing.parent
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(f"{key}={folder}: cannot write there ({error.strerror}); choose another folder") from error
+        raise UserError(f"{word}: cannot write there ({error.strerror}); choose another folder") from error
 
 
 def check_tracking(run: RunConfig) -> None:
-    if run.tracking.uri.startswith("sqlite:///"):
-        file = Path(run.tracking.uri.removeprefix("sqlite:///"))
+    uri = run.tracking.uri
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///"))
         if file.is_dir():
-            raise UserError(f"tracking.uri={run.tracking.uri}: is a folder, not a SQLite file")
-        check_writable("tracking.uri: its folder", file.absolute().parent)
+            raise UserError(f"tracking.uri={uri}: is a folder, not a SQLite file; write {uri.rstrip('/')}/mlflow.db")
+        check_writable(f"tracking.uri={uri}", file.absolute().parent)
 
 
 def check_model_folder(run: RunConfig) -> None:
@@ -84,8 +96,15 @@ def check_model_folder(run: RunConfig) -> None:
     if run.model.weights == "random" or name is None:
         return
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise UserError(f"model.name={name}: is a file; give its folder, in Hugging Face layout")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"model.name={name}: no config.json in this folder; give one in Hugging Face layout")
+        if run.model.revision != "main":
+            raise UserError(
+                f"model.revision={run.model.revision}: nothing in this run reads it, only models from the hub have "
+                "revisions; leave it out"
+            )
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"model.name={name}: no such folder")
+        raise UserError(f"model.name={name}: no such folder; give one that exists, or a hub name (OWNER/MODEL)")

@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,19 +19,17 @@ def say(text: str) -> None:
 
 
 class _Console(logging.Handler):
-    """ftx's own messages on the terminal; warnings say that they are."""
+    """ftx's own messages on the terminal; warnings say that they are, errors go to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING and not self.formatter else ""
-        tqdm.write(prefix + self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        tqdm.write(prefix + self.format(record), file=stream)
+        stream.flush()
 
 
 def start_console(*, with_time: bool = False) -> None:
-    """Show ftx's messages, and silence what libraries say that a user can do nothing about.
-
-    ``with_time`` is for a process whose output is a log file.
-    """
+    """Show ftx's messages; ``with_time`` is for a process whose output is a log file."""
     ours = logging.getLogger("ftx")
     ours.setLevel(logging.INFO)
     ours.propagate = False
@@ -40,16 +37,6 @@ def start_console(*, with_time: bool = False) -> None:
     if with_time:
         console.setFormatter(logging.Formatter(TIMED))
     ours.handlers = [console]
-    silence_libraries()
-
-
-def silence_libraries() -> None:
-    """Each of these repeats at every start, and no setting of the user's would end it."""
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
 
 
 @contextmanager

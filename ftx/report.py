@@ -5,15 +5,18 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ftx.config.schema import TrackingConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
 from ftx.figures import Point, metric_against, save
+from ftx.lock import holder
 from ftx.run_folder import RunFolder, write_text
-from ftx.sweep_folder import Sweep, find_sweep, state_of
+from ftx.sweep_folder import Sweep, find_sweep, read_sweep, state_of
 from ftx.sweep_table import BASE_KEY, Arm, metrics_of, swept_keys, table, to_csv, to_markdown
+from ftx.tracking import Sender, brief, close_parent, failures
 from ftx.verb import verb
 
 log = logging.getLogger(__name__)
@@ -28,8 +31,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     if len(given.names) != 1:
         raise UserError("name one sweep: python -m ftx.report SWEEP (a folder or its name)")
     sweep = find_sweep(given.names[0], given.run_root)
-    tracking = sweep.folders()[0].read_run().tracking
-    sys.stdout.write(write_report(sweep, tracking, metrics=given.metric) + "\n")
+    sys.stdout.write(write_report(sweep, tracking_of(sweep), metrics=given.metric) + "\n")
     return ExitCode.FINISHED
 
 
@@ -46,34 +48,69 @@ def write_report(
     write_text(sweep.path / "report.csv", to_csv(arms))
     figure = _draw(sweep, arms, metrics)
     if ran and sweep.mlflow_parent_id and not tracking.offline:
-        from ftx.tracking import close_parent
-
         files = [sweep.path / name for name in ("report.md", "report.csv", "figure.png", "figure.svg")]
         close_parent(tracking, sweep.mlflow_parent_id, [file for file in files if file.exists()], _state(arms))
     return text + (f"\nfigure: {figure}" if figure else "")
 
 
 def sync(names: Sequence[str], run_root: Path) -> ExitCode:
-    """``--sync``: send what MLflow lacks, of the named runs and sweeps, else of all runs."""
-    from ftx.tracking import Sender
+    """``--sync``: send what MLflow lacks, of the named runs and sweeps, else of all."""
+    runs, sweeps = _called(names, run_root) if names else _everything(run_root)
+    sweeps = [_with_parent(sweep) for sweep in sweeps]
+    codes = [_send(folder) for folder in dict.fromkeys([*runs, *(one for sweep in sweeps for one in _runs_of(sweep))])]
+    for sweep in sweeps:
+        write_report(sweep, replace(tracking_of(sweep), offline=False))
+    return max(codes, default=ExitCode.FINISHED)
 
-    folders = [
-        RunFolder(path.parent) for path in sorted(run_root.glob("*/run.yaml")) if ".old-" not in path.parent.name
-    ]
-    if names:
-        folders = [folder for name in names for folder in _folders_called(name, run_root)]
-    for folder in folders:
-        run = folder.read_run()
+
+def _send(folder: RunFolder) -> ExitCode:
+    run = folder.read_run()
+    if (at_it := holder(folder.lock)) is not None:
+        sys.stdout.write(f"{folder.name}: {at_it} is at it and sends it\n")
+        return ExitCode.FINISHED
+    try:
         Sender(folder, run).send(*state_of(folder))
-        sys.stdout.write(f"{folder.name}: MLflow at {run.tracking.uri} is up to date\n")
+    except failures() as error:
+        sys.stderr.write(f"error: {folder.name}: MLflow at {run.tracking.uri} does not answer ({brief(error)})\n")
+        return ExitCode.FAILED
+    sys.stdout.write(f"{folder.name}: MLflow at {run.tracking.uri} is up to date\n")
     return ExitCode.FINISHED
 
 
-def _folders_called(name: str, run_root: Path) -> list[RunFolder]:
-    for path in (Path(name), run_root / name):
-        if (path / "run.yaml").is_file():
-            return [RunFolder(path.absolute())]
-    return find_sweep(name, run_root).folders()
+def _with_parent(sweep: Sweep) -> Sweep:
+    """With the MLflow parent that an offline sweep, or one whose server was away, did not get."""
+    orphans = [one for one in sweep.members if not sweep.folder_of(one).read_membership()]
+    there = [one for one in orphans if (sweep.folder_of(one).path / "run.yaml").exists()]
+    return sweep.with_parent(tracking_of(sweep), there)
+
+
+def tracking_of(sweep: Sweep) -> TrackingConfig:
+    """Where the sweep's runs are tracked."""
+    runs = _runs_of(sweep)
+    if not runs:
+        raise UserError(f"{sweep.name}: none of its runs is left in {sweep.path.parent.parent}")
+    return runs[0].read_run().tracking
+
+
+def _runs_of(sweep: Sweep) -> list[RunFolder]:
+    return [folder for folder in sweep.folders() if (folder.path / "run.yaml").exists()]
+
+
+def _everything(run_root: Path) -> tuple[list[RunFolder], list[Sweep]]:
+    runs = [path.parent for path in sorted(run_root.glob("*/run.yaml")) if ".old-" not in path.parent.name]
+    sweeps = [read_sweep(path.parent) for path in sorted(run_root.glob("sweeps/*/sweep.json"))]
+    return [RunFolder(path.absolute()) for path in runs], [sweep for sweep in sweeps if _runs_of(sweep)]
+
+
+def _called(names: Sequence[str], run_root: Path) -> tuple[list[RunFolder], list[Sweep]]:
+    runs, sweeps = [], []
+    for name in names:
+        paths = [path for path in (Path(name).expanduser(), run_root / name) if (path / "run.yaml").is_file()]
+        if paths:
+            runs.append(RunFolder(paths[0].absolute()))
+        else:
+            sweeps.append(find_sweep(name, run_root))
+    return runs, sweeps
 
 
 def _draw(sweep: Sweep, arms: Sequence[Arm], metrics: Sequence[str] | None) -> Path | None:

@@ -100,10 +100,17 @@ class RunFolder:
         scores: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         return scores
 
+    def read_scored_with(self) -> dict[str, Any]:
+        """Task → the evaluation settings that its scores depend on."""
+        file = self.path / "scored_with.json"
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return settings
+
     def missing_tasks(self, run: RunConfig) -> list[str]:
-        """The tasks that the run is asked for and has no score of."""
-        scores = self.read_scores()
-        return [task for task in run.evaluation.tasks if task not in scores]
+        """The tasks that the run is asked for and has no score of, or one of other evaluation settings."""
+        scores, scored_with = self.read_scores(), self.read_scored_with()
+        wanted = scoring_settings(run)
+        return [task for task in run.evaluation.tasks if task not in scores or scored_with.get(task) != wanted]
 
     def is_complete(self, run: RunConfig) -> bool:
         """Nothing of what the run asks for is missing."""
@@ -113,6 +120,11 @@ class RunFolder:
     def read_provenance(self) -> dict[str, Any]:
         provenance: dict[str, Any] = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
         return provenance
+
+
+def scoring_settings(run: RunConfig) -> dict[str, Any]:
+    """What a score depends on besides the run itself."""
+    return {"limit": run.evaluation.limit}
 
 
 def find_run_folder(run: RunConfig, data_fingerprint: str, model_fingerprint: str) -> RunFolder:
@@ -159,6 +171,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def remove_leftovers(folder: RunFolder) -> None:
+    """What a killed writer left behind; only whoever holds the run's lock may do it."""
+    for pattern in (".model.*", "checkpoints/.*", "**/.*.tmp"):
+        for leftover in folder.path.glob(pattern):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            elif not leftover.name.startswith(f".{folder.lock.name}."):  # others may be asking for the lock
+                leftover.unlink(missing_ok=True)
 
 
 def publish_folder(written: Path, final: Path) -> None:

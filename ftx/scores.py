@@ -6,19 +6,20 @@ from ftx.sweep_table import Arm, Metric, format_score, metrics_of
 
 
 def describe(scores: dict[str, Any], *, brief: bool = False) -> str:
-    """``classification: accuracy 63.2 % [59.1, 67.1], … (n = 530)``, a line for each task.
-
-    ``brief`` gives each task's first metric only, all on one line.
-    """
+    """Every metric on a line of its own under its task; ``brief`` gives each task's first metric, all on one line."""
     arm = Arm("", {}, "finished", "", scores, {})
-    lines = []
+    described = []
     for task, entries in scores.items():
         metrics = [metric for metric in metrics_of([arm]) if metric.task == task]
         items = max(entry["n"] for entry in entries.values())
-        shown = ", ".join(_in_words(metric, arm) for metric in metrics[: 1 if brief else None])
-        lines.append(f"{task}: {shown} (n = {items:,})")
-    return ("; " if brief else "\n").join(lines) or "no task to score"
+        width = max(len(metric.name) for metric in metrics)
+        if brief:
+            described.append(f"{task}: {metrics[0].name} {_shown(metrics[0], arm)} (n = {items:,})")
+        else:
+            lines = [f"  {metric.name:<{width}}  {_shown(metric, arm)}" for metric in metrics]
+            described.append("\n".join([f"{task} (n = {items:,})", *lines]))
+    return ("; " if brief else "\n").join(described) or "no task to score"
 
 
-def _in_words(metric: Metric, arm: Arm) -> str:
-    return f"{metric.name} {format_score(metric.score(arm), rate=metric.is_rate([arm]))}"
+def _shown(metric: Metric, arm: Arm) -> str:
+    return format_score(metric.score(arm), rate=metric.is_rate([arm]))

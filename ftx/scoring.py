@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+from ftx.config.schema import RunConfig
 from ftx.figures import save
-from ftx.run_folder import RunFolder, write_json, write_text
+from ftx.run_folder import RunFolder, scoring_settings, write_json, write_text
 from ftx.tasks import classification, loss
 from ftx.tasks.task import TaskInput, TaskResult
 
@@ -16,8 +17,8 @@ def score_task(name: str, given: TaskInput) -> TaskResult:
     return TASKS[name](given)
 
 
-def keep_result(folder: RunFolder, task: str, result: TaskResult) -> dict[str, Any]:
-    """Write predictions and figures, then the scores; returns all scores of the run so far."""
+def keep_result(folder: RunFolder, run: RunConfig, task: str, result: TaskResult) -> dict[str, Any]:
+    """Write predictions and figures, then the scores, then what they were scored with; returns all scores so far."""
     folder.predictions(task).parent.mkdir(exist_ok=True)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in result.predictions)
     write_text(folder.predictions(task), lines)
@@ -26,4 +27,5 @@ def keep_result(folder: RunFolder, task: str, result: TaskResult) -> dict[str, A
         save(figure, folder.figures / name)
     scores = {**folder.read_scores(), task: result.scores}
     write_json(folder.path / "scores.json", scores)
+    write_json(folder.path / "scored_with.json", {**folder.read_scored_with(), task: scoring_settings(run)})
     return scores

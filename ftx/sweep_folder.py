@@ -2,18 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ftx.config.compose import Composition
 from ftx.config.identity import HASH_LENGTH
 from ftx.config.keys import flat
+from ftx.config.schema import TrackingConfig
 from ftx.errors import UserError
 from ftx.lock import holder
 from ftx.metrics_log import last_training_row
-from ftx.run_folder import RunFolder, write_json
+from ftx.run_folder import Membership, RunFolder, write_json
 from ftx.sweep_table import Arm
+from ftx.tracking import ensure_parent
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,17 @@ class Sweep:
     def folders(self) -> list[RunFolder]:
         return [self.folder_of(member) for member in self.members]
 
-    def with_parent(self, mlflow_parent_id: str) -> "Sweep":
-        """The sweep with its MLflow parent, remembered on disk."""
-        sweep = replace(self, mlflow_parent_id=mlflow_parent_id)
+    def with_parent(self, tracking: TrackingConfig, members: Iterable[Member]) -> "Sweep":
+        """The sweep with its MLflow parent, which ``members`` hang under from now on; as it was while MLflow is away.
+
+        The parent is made once, before any run starts, so that no two runs race for it.
+        """
+        parent = ensure_parent(tracking, self.name, self.mlflow_parent_id)
+        if parent is None:
+            return self
+        for member in members:
+            self.folder_of(member).write_membership(Membership(self.name, member.title, parent))
+        sweep = replace(self, mlflow_parent_id=parent)
         sweep.save()
         return sweep
 
@@ -73,7 +84,9 @@ def open_sweep(composition: Composition, folders: Sequence[RunFolder]) -> Sweep:
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:HASH_LENGTH]
     first = composition.runs[0].run
     experiment = str(first.tracking.experiment)
-    path = Path(first.run_root) / "sweeps" / f"{experiment}-{digest}"
+    # An MLflow experiment may have slashes in its name, a folder may not.
+    title = re.sub(r"[^\w.+=-]+", "-", experiment).strip("-")
+    path = Path(first.run_root) / "sweeps" / f"{title}-{digest}"
     members = tuple(
         Member(folder.name, {key: _value(composed.choices, flat(composed.run), key) for key in composition.swept})
         for folder, composed in zip(folders, composition.runs, strict=True)

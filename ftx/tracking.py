@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftx import metrics_log
 from ftx.config.keys import flat
 from ftx.config.schema import RunConfig, TrackingConfig
-from ftx.run_folder import Membership, RunFolder
+from ftx.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_TAG, SWEEP_TAG, PARENT_TAG = "ftx.run", "ftx.sweep", "mlflow.parentRunId"
-STATE_OF = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+STATE_OF = {
+    "pending": "SCHEDULED",
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+SQLITE = "sqlite:///"
 ROW_KINDS = ("train_loss", "eval_loss")
 ROWS_IN_BATCH = 60
 SEND_SECONDS = 5.0
@@ -35,14 +42,15 @@ def client(tracking: TrackingConfig) -> "MlflowClient":
     return MlflowClient(tracking.uri)
 
 
-def experiment_id(tracking: "MlflowClient", name: str) -> str:
-    """The experiment of that name, made if it is not there; another process may make it at the same moment."""
+def experiment_id(tracking: "MlflowClient", settings: TrackingConfig) -> str:
+    """The run's experiment, made if it is not there; another process may make it at the same moment."""
     from mlflow.exceptions import MlflowException
 
+    name = str(settings.experiment)
     found = tracking.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(tracking.create_experiment(name))
+            return str(tracking.create_experiment(name, artifact_location=_artifacts_beside(settings.uri)))
         except MlflowException:
             found = tracking.get_experiment_by_name(name)
             if found is None:
@@ -50,26 +58,29 @@ def experiment_id(tracking: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
+def _artifacts_beside(uri: str) -> str | None:
+    """``mlruns`` next to a SQLite file: MLflow would take the working directory. A server knows where its own are."""
+    if not uri.startswith(SQLITE):
+        return None
+    return (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlruns").as_uri()
+
+
 def ensure_parent(tracking: TrackingConfig, sweep_name: str, known_id: str | None) -> str | None:
     """The MLflow run that a sweep's runs hang under: the one it had, else a new one; None while MLflow is away."""
-    from mlflow.exceptions import MlflowException
-
     try:
         mlflow = client(tracking)
         if known_id and _exists(mlflow, known_id):
             mlflow.update_run(known_id, status=STATE_OF["running"])
             return known_id
-        experiment = experiment_id(mlflow, str(tracking.experiment))
+        experiment = experiment_id(mlflow, tracking)
         return str(mlflow.create_run(experiment, run_name=sweep_name, tags={SWEEP_TAG: sweep_name}).info.run_id)
-    except (MlflowException, OSError) as error:
-        log.warning("MLflow at %s does not answer (%s); the sweep has no parent run there", tracking.uri, _brief(error))
+    except failures() as error:
+        log.warning("MLflow at %s does not answer (%s); the sweep has no parent run there", tracking.uri, brief(error))
         return None
 
 
 def close_parent(tracking: TrackingConfig, parent_id: str, files: Iterable[Path], state: str) -> None:
     """Attach the report to a sweep's parent and say how the sweep stands."""
-    from mlflow.exceptions import MlflowException
-
     try:
         mlflow = client(tracking)
         for file in files:
@@ -78,13 +89,22 @@ def close_parent(tracking: TrackingConfig, parent_id: str, files: Iterable[Path]
             mlflow.update_run(parent_id, status=STATE_OF[state])
         else:
             mlflow.set_terminated(parent_id, STATE_OF[state])
-    except (MlflowException, OSError) as error:
+    except failures() as error:
         log.warning(
-            "MLflow at %s does not answer (%s); the report is in the sweep's folder", tracking.uri, _brief(error)
+            "MLflow at %s does not answer (%s); the report is in the sweep's folder", tracking.uri, brief(error)
         )
 
 
-def _brief(error: Exception) -> str:
+def failures() -> tuple[type[Exception], ...]:
+    """What a tracking server that is away, or a file that is no database, raises."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, OSError, SQLAlchemyError
+
+
+def brief(error: Exception) -> str:
+    """The first line of what it says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -128,6 +148,8 @@ class Tracker:
                 sender.send(self._state, self._reason)
             except Exception as error:
                 self._warn(error)
+                # What of it arrived is for MLflow to say: the answer may have got lost, not the rows.
+                sender = Sender(self._folder, self._run)
             self._ending.wait(SEND_SECONDS)
 
     def _warn(self, error: Exception) -> None:
@@ -137,7 +159,7 @@ class Tracker:
                 "MLflow at %s does not answer (%s); metrics.jsonl has everything, and `python -m ftx.report --sync %s` "
                 "sends it later",
                 self._run.tracking.uri,
-                _brief(error),
+                brief(error),
                 self._folder.name,
             )
         self._warned = True
@@ -162,7 +184,7 @@ class Sender:
         self._send_rows(tracking, self._mlflow_id)
         if state == self._said_state:
             return
-        if state == "running":
+        if state in ("pending", "running"):
             tracking.update_run(self._mlflow_id, status=STATE_OF[state])
         else:
             _send_scores(tracking, self._mlflow_id, self._folder)
@@ -187,39 +209,36 @@ def _kind(row: dict[str, Any]) -> str:
 
 
 def _as_metrics(row: dict[str, Any]) -> "list[Metric]":
+    """``epoch`` comes with training rows only: an evaluation row of the same step would bring it a second time."""
     from mlflow.entities import Metric
 
     stamp = _milliseconds()
+    left_out = {"step"} if _kind(row) == ROW_KINDS[0] else {"step", "epoch"}
     return [
         Metric(name, float(value), stamp, row["step"])
         for name, value in row.items()
-        if name != "step" and value is not None
+        if name not in left_out and value is not None
     ]
 
 
 def _ensure_run(tracking: "MlflowClient", folder: RunFolder, run: RunConfig) -> str:
-    """The run's MLflow run: the one it already has, else a new one with its parameters."""
-    known = folder.read_status().mlflow_run_id
-    membership = folder.read_membership()
-    if known and _exists(tracking, known):
-        if membership and PARENT_TAG not in tracking.get_run(known).data.tags:
-            _tag_membership(tracking, known, membership)
-        return known
-    experiment = experiment_id(tracking, str(run.tracking.experiment))
-    title = membership.title if membership else folder.name
-    created = str(tracking.create_run(experiment, run_name=title, tags={RUN_TAG: folder.name}).info.run_id)
-    if membership:
-        _tag_membership(tracking, created, membership)
-    _send_parameters(tracking, created, run)
-    for name in ("run.yaml", "provenance.json", "overrides.txt"):
-        tracking.log_artifact(created, str(folder.path / name))
-    folder.write_status(mlflow_run_id=created)
-    return created
-
-
-def _tag_membership(tracking: "MlflowClient", mlflow_id: str, membership: Membership) -> None:
-    tracking.set_tag(mlflow_id, PARENT_TAG, membership.mlflow_parent_id)
-    tracking.set_tag(mlflow_id, SWEEP_TAG, membership.sweep)
+    """The run's MLflow run, described: the one it already has, else a new one."""
+    known, membership = folder.read_status().mlflow_run_id, folder.read_membership()
+    if known is None or not _exists(tracking, known):
+        experiment = experiment_id(tracking, run.tracking)
+        title = membership.title if membership else folder.name
+        known = str(tracking.create_run(experiment, run_name=title, tags={RUN_TAG: folder.name}).info.run_id)
+        folder.write_status(mlflow_run_id=known)
+    there = tracking.get_run(known).data
+    if membership and there.tags.get(PARENT_TAG) != membership.mlflow_parent_id:
+        tracking.set_tag(known, PARENT_TAG, membership.mlflow_parent_id)
+        tracking.set_tag(known, SWEEP_TAG, membership.sweep)
+    # Parameters come last: where there are none, whoever made the run died on the way.
+    if not there.params:
+        for name in ("run.yaml", "provenance.json", "overrides.txt"):
+            tracking.log_artifact(known, str(folder.path / name))
+        _send_parameters(tracking, known, run)
+    return known
 
 
 def _exists(tracking: "MlflowClient", run_id: str) -> bool:

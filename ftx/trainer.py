@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable
 
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -44,7 +45,6 @@ def train(
     Raises Interrupted, with a checkpoint written, when ``stop`` is requested.
     """
     length = training_length(run, len(prepared.train))
-    checkpoints.remove_unfinished(folder)
     resume = checkpoints.latest(folder)
     step = resume[0] if resume else 0
     metrics_log.cut_after(folder.metrics, step if resume else -1)
@@ -64,10 +64,16 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     with stop.deferred():
-        trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
-    if stop.reason and trainer.state.global_step < length.steps:
+        if resume and step == length.steps:
+            # Only model/ is missing; Trainer would add a step where max_steps cuts an epoch short.
+            trainer._load_from_checkpoint(str(resume[1]))
+        else:
+            trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
+            step = trainer.state.global_step
+        if step == length.steps:
+            _publish_model(trainer, prepared, folder)
+    if stop.reason:
         raise Interrupted(stop.reason)
-    _publish_model(trainer, prepared, folder)
 
 
 def _arguments(run: RunConfig, folder: RunFolder, length: Length) -> TrainingArguments:
@@ -108,3 +114,4 @@ def _publish_model(trainer: Trainer, prepared: Prepared, folder: RunFolder) -> N
     (writing / "training_args.bin").unlink(missing_ok=True)
     prepared.tokenizer.save_pretrained(writing)
     publish_folder(writing, folder.model)
+    shutil.rmtree(checkpoints.writing_folder(folder))

@@ -1,13 +1,15 @@
 """What every verb shares: a user's mistake is a clear line and code 2, an interruption is code 75."""
 
 import functools
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.progress import start_console
+from ftx.stopping import listening
+
+# Also where a value of the user's has line breaks in it.
+MOST_LINES = 3
 
 
 def verb(story: Callable[[Sequence[str]], ExitCode]) -> Callable[[Sequence[str]], int]:
@@ -15,14 +17,15 @@ def verb(story: Callable[[Sequence[str]], ExitCode]) -> Callable[[Sequence[str]]
 
     @functools.wraps(story)
     def wrapped(arguments: Sequence[str]) -> int:
-        signal.signal(signal.SIGTERM, _interrupt)
         start_console()
         try:
-            return int(story(arguments))
+            with listening() as stop, stop.at_once():
+                return int(story(arguments))
         except UserError as mistake:
-            sys.stderr.write(f"error: {mistake}\n")
+            lines = f"error: {mistake}".splitlines()
+            sys.stderr.write("\n".join(lines[:MOST_LINES]) + "\n")
             return ExitCode.USER_MISTAKE
-        except (KeyboardInterrupt, Interrupted):
+        except Interrupted:
             sys.stderr.write("interrupted; the same command goes on where it stopped\n")
             return ExitCode.INTERRUPTED
         except BrokenPipeError:
@@ -30,7 +33,3 @@ def verb(story: Callable[[Sequence[str]], ExitCode]) -> Callable[[Sequence[str]]
             return ExitCode.FAILED
 
     return wrapped
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(signal.Signals(number).name)

@@ -13,13 +13,13 @@ from ftx import progress
 from ftx.config.compose import ComposedRun, Composition
 from ftx.config.schema import RunConfig
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint
-from ftx.environment import CHECKOUT, child_environment
+from ftx.environment import child_environment
 from ftx.errors import ExitCode
 from ftx.lock import holder
 from ftx.metrics_log import last_training_row
 from ftx.provenance import describe_provenance
 from ftx.report import write_report
-from ftx.run_folder import Membership, RunFolder, find_run_folder, move_aside, open_run_folder
+from ftx.run_folder import RunFolder, find_run_folder, move_aside, open_run_folder
 from ftx.scores import describe
 from ftx.sweep_folder import Member, Sweep, open_sweep, state_of
 
@@ -33,6 +33,9 @@ def launch_run(composed: ComposedRun, folder: RunFolder) -> ExitCode:
         progress.say("finished already, nothing to do; fresh=true starts over")
         progress.say(describe(folder.read_scores()))
         return ExitCode.FINISHED
+    if (at_it := holder(folder.lock)) is not None:
+        progress.say(f"{at_it} is at it; left alone")
+        return ExitCode.FAILED
     describe_on_disk(composed, folder)
     from ftx.job import run_job
 
@@ -56,7 +59,9 @@ def launch_sweep(composition: Composition) -> ExitCode:
             describe_on_disk(composed, folder)
             waiting.append(_Waiting(composed.run, member, folder))
     if waiting:
-        sweep = _with_parent(sweep, waiting)
+        tracking = waiting[0].run.tracking
+        if not tracking.offline:
+            sweep = sweep.with_parent(tracking, [one.member for one in waiting])
         _work_off(sweep, waiting, composition.runs[0].run.launcher.parallel)
     progress.say(write_report(sweep, composition.runs[0].run.tracking, ran=bool(waiting)))
     states = {state_of(folder)[0] for folder in folders}
@@ -86,21 +91,6 @@ class _Waiting:
     run: RunConfig
     member: Member
     folder: RunFolder
-
-
-def _with_parent(sweep: Sweep, waiting: Sequence[_Waiting]) -> Sweep:
-    """The MLflow parent is made once, before any run starts, so that no two runs race for it."""
-    run = waiting[0].run
-    if run.tracking.offline:
-        return sweep
-    from ftx.tracking import ensure_parent
-
-    parent = ensure_parent(run.tracking, sweep.name, sweep.mlflow_parent_id)
-    if parent is None:
-        return sweep
-    for one in waiting:
-        one.folder.write_membership(Membership(sweep.name, one.member.title, parent))
-    return sweep.with_parent(parent)
 
 
 def _work_off(sweep: Sweep, waiting: Sequence[_Waiting], parallel: int) -> None:
@@ -135,8 +125,7 @@ def _start(one: _Waiting, parallel: int) -> "subprocess.Popen[bytes]":
     threads = one.run.hardware.threads or max(1, (os.cpu_count() or 1) // parallel)
     with one.folder.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "ftx.job", str(one.folder.path)],
-            cwd=CHECKOUT,
+            [sys.executable, "-m", "ftx.job", str(one.folder.path), str(os.getpid())],
             env=child_environment(threads),
             stdin=subprocess.DEVNULL,
             stdout=log,

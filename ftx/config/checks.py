@@ -1,6 +1,7 @@
 """What the schema's types cannot say: allowed values, keys that must fit together, keys that nothing would read."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from ftx.config.keys import did_you_mean, flat, schema_fields
@@ -12,23 +13,36 @@ TASKS = ("classification", "loss")
 
 # Key or section → when it is read, and what to say where it is not.
 READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
-    "method.lora": (lambda run: run.method.name == "lora", "only method=lora reads it"),
-    "model.architecture": (lambda run: run.model.weights == "random", "only model=tiny, a random model, reads it"),
-    "model.name": (
-        lambda run: run.model.weights == "pretrained",
-        "model=tiny starts from random weights; use model=hub",
-    ),
+    "method.lora": (lambda run: run.method.name == "lora", "only method=lora does"),
+    "model.architecture": (lambda run: run.model.weights == "random", "only model=tiny, a random model, does"),
+    "model.name": (lambda run: run.model.weights == "pretrained", "only model=hub does"),
     "model.revision": (lambda run: run.model.weights == "pretrained", "only models from the hub have revisions"),
-    "data.path": (lambda run: run.data.source == "jsonl", "only data=jsonl reads a file"),
-    "data.on_bad_row": (lambda run: run.data.source == "jsonl", "only data=jsonl reads a file"),
-    "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "this hardware has no GPU"),
+    "data.path": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
+    "data.on_bad_row": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
+    "data.format": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
+    "data.columns": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
+    "data.group_by": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
+    "hardware.strategy": (lambda run: ranks(run) > 1, "one process has nothing to share"),
+    "hardware.threads": (lambda run: run.hardware.device == "cpu", "only hardware=cpu does"),
+    "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
 }
+# A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
+NAME = re.compile(r"[^\W_][\w.+=-]{0,199}")
+# No key is meant to be larger; libraries take seeds up to here.
+LARGEST_INTEGER = 2**32 - 1
+
+
+def ranks(run: RunConfig) -> int:
+    """Processes over all nodes."""
+    return run.hardware.nodes * run.hardware.processes_per_node
 
 
 def check_run(run: RunConfig) -> None:
     """Raise UserError for the first value, or pair of values, that cannot be."""
     check_values(run)
     for check in (
+        _check_names,
+        _check_architecture,
         _check_required,
         _check_batch,
         _check_schedule,
@@ -42,10 +56,12 @@ def check_run(run: RunConfig) -> None:
 
 def check_every_key_is_read(run: RunConfig, keys: Sequence[str]) -> None:
     """Raise UserError for a key that the user set but that nothing in this run would read."""
+    values = flat(run)
     for name in keys:
         for unread, (is_read, reason) in READ_WHEN.items():
             if (name == unread or name.startswith(f"{unread}.")) and not is_read(run):
-                raise UserError(f"{name} is set, but nothing in this run reads it: {reason}")
+                word = f"{name}={values[name]}" if name in values else name
+                raise UserError(f"{word}: nothing in this run reads it, {reason}; leave it out or choose what reads it")
 
 
 def check_values(run: RunConfig) -> None:
@@ -69,14 +85,40 @@ def check_values(run: RunConfig) -> None:
 
 def _check_bounds(name: str, value: float, allowed: Mapping[str, float | None]) -> None:
     minimum, above, maximum = allowed.get("minimum"), allowed.get("above"), allowed.get("maximum")
+    if maximum is None and isinstance(value, int):
+        maximum = LARGEST_INTEGER
     if not math.isfinite(value):
         raise UserError(f"{name}={value}: must be a finite number")
     if minimum is not None and value < minimum:
-        raise UserError(f"{name}={value:g}: must be at least {minimum:g}")
+        raise UserError(f"{name}={value}: must be at least {minimum}")
     if above is not None and value <= above:
-        raise UserError(f"{name}={value:g}: must be above {above:g}")
+        raise UserError(f"{name}={value}: must be above {above}")
     if maximum is not None and value > maximum:
-        raise UserError(f"{name}={value:g}: must be at most {maximum:g}")
+        raise UserError(f"{name}={value}: must be at most {maximum}")
+
+
+def _check_names(run: RunConfig) -> None:
+    if run.name and not NAME.fullmatch(run.name):
+        raise UserError(
+            f"name={run.name}: becomes a folder's name; write up to 200 letters, digits and . _ - + =, "
+            "beginning with a letter or digit"
+        )
+    if not run.run_root.strip():
+        raise UserError("run_root=: must name a folder; leave the word out for the default")
+
+
+def _check_architecture(run: RunConfig) -> None:
+    architecture = run.model.architecture
+    if architecture.heads % architecture.key_value_heads:
+        raise UserError(
+            f"model.architecture.heads={architecture.heads}: must be a multiple of "
+            f"model.architecture.key_value_heads={architecture.key_value_heads}; change one of them"
+        )
+    if architecture.head_dim % 2:
+        raise UserError(
+            f"model.architecture.head_dim={architecture.head_dim}: must be even, for the rotary position embedding; "
+            f"try {architecture.head_dim + 1}"
+        )
 
 
 def _check_required(run: RunConfig) -> None:
@@ -89,24 +131,31 @@ def _check_required(run: RunConfig) -> None:
 
 
 def _check_batch(run: RunConfig) -> None:
-    ranks = run.hardware.nodes * run.hardware.processes_per_node
-    together = ranks * run.hardware.micro_batch
-    wanted = run.schedule.global_batch_size
-    if wanted % together:
-        nearest = max(together, wanted // together * together)
-        raise UserError(
-            f"schedule.global_batch_size={wanted}: {ranks} process(es) × hardware.micro_batch="
-            f"{run.hardware.micro_batch} take {together} rows at once, "
-            f"which does not divide it; try schedule.global_batch_size={nearest} or another hardware.micro_batch"
-        )
+    processes, micro, wanted = ranks(run), run.hardware.micro_batch, run.schedule.global_batch_size
+    together = processes * micro
+    if wanted % together == 0:
+        return
+    batches = [size for size in (wanted // together * together, (wanted // together + 1) * together) if size]
+    ways = " or ".join(f"schedule.global_batch_size={size}" for size in batches)
+    if wanted % processes == 0:
+        ways += f", or hardware.micro_batch={math.gcd(wanted // processes, micro)}"
+    raise UserError(
+        f"schedule.global_batch_size={wanted}: must be a multiple of {together}, the rows that go through at once "
+        f"(processes: {processes} × hardware.micro_batch={micro}); try {ways}"
+    )
 
 
 def _check_schedule(run: RunConfig) -> None:
     schedule = run.schedule
     if schedule.warmup >= 1 and schedule.warmup != int(schedule.warmup):
-        raise UserError(f"schedule.warmup={schedule.warmup}: below 1 it is a share of all steps, from 1 on whole steps")
+        raise UserError(
+            f"schedule.warmup={schedule.warmup}: below 1 it is a share of all steps, from 1 on a number of steps; "
+            f"write a share such as 0.1, or {math.ceil(schedule.warmup)}"
+        )
     if schedule.max_steps and 1 <= schedule.warmup > schedule.max_steps:
-        raise UserError(f"schedule.warmup={schedule.warmup:g}: longer than schedule.max_steps={schedule.max_steps}")
+        raise UserError(
+            f"schedule.warmup={schedule.warmup:g}: longer than schedule.max_steps={schedule.max_steps}; shorten it"
+        )
     if schedule.epochs == 0 and schedule.max_steps:
         raise UserError(f"schedule.max_steps={schedule.max_steps}: schedule.epochs=0 trains nothing; drop one of them")
 
@@ -118,7 +167,7 @@ def _check_hardware(run: RunConfig) -> None:
     if hardware.device == "cuda" and hardware.processes_per_node != hardware.gpus_per_node:
         raise UserError(
             f"hardware.processes_per_node={hardware.processes_per_node}: must equal "
-            f"hardware.gpus_per_node={hardware.gpus_per_node}, one process for each GPU"
+            f"hardware.gpus_per_node={hardware.gpus_per_node}, one process for each GPU; set both alike"
         )
 
 
@@ -135,7 +184,9 @@ def _check_template(run: RunConfig) -> None:
 
 
 def _check_tasks(run: RunConfig) -> None:
-    for task in run.evaluation.tasks:
+    for position, task in enumerate(run.evaluation.tasks):
+        if task in run.evaluation.tasks[:position]:
+            raise UserError(f"evaluation.tasks=[{','.join(run.evaluation.tasks)}]: {task} is named twice; name it once")
         if task not in TASKS:
             raise UserError(
                 f"evaluation.tasks=[{task}]: no such task{did_you_mean(task, TASKS)}; there are {', '.join(TASKS)}"
@@ -147,7 +198,7 @@ def _check_tasks(run: RunConfig) -> None:
 
 
 def _check_tracking(run: RunConfig) -> None:
-    if not run.tracking.uri.startswith(("sqlite:///", "http://", "https://")):
+    if not re.match(r"sqlite:///[^/]|sqlite:////+[^/]|https?://[^/]", run.tracking.uri):
         raise UserError(
             f"tracking.uri={run.tracking.uri}: must be sqlite:///FILE or http://HOST:PORT of an MLflow server"
         )

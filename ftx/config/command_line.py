@@ -23,6 +23,9 @@ class CommandLine:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message = f"no such flag: {unknown}; keys are words without dashes, as in schedule.epochs=3"
         raise UserError(f"{message}; --help lists the flags")
 
 

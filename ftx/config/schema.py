@@ -9,6 +9,19 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 
+FORMATS = (
+    "messages",
+    "prompt_completion",
+    "sharegpt",
+    "alpaca",
+    "glaive_v2",
+    "jupyter_agent",
+    "mathcodeinstruct",
+    "scibench",
+    "ag_news",
+    "gsm8k",
+)
+
 
 def key(
     default: Any,
@@ -93,6 +106,12 @@ class DataConfig:
     source: str = key("stdlib_docs", choices=("stdlib_docs", "jsonl"))
     # Identity follows the content of the file, not where it lies.
     path: str | None = key(None, identity=False)
+    # What a row of the file is; auto recognises it where its keys leave no doubt.
+    format: str = key("auto", choices=("auto", *FORMATS))
+    # The names of a csv file's columns where it has no header line.
+    columns: list[str] = key([])
+    # Rows with the same value of this column stay on one side of the held-out split.
+    group_by: str | None = None
     # At most so many training conversations, the first ones in the seeded order.
     limit: int | None = key(None, minimum=1)
     # The share of conversations kept aside for evaluation; 0 keeps none.

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ftx.config.compose import run_schema
+from ftx.config.nodes import to_run
 from ftx.config.schema import SCHEMA_VERSION, RunConfig
 from ftx.errors import UserError
 
@@ -23,7 +23,6 @@ def run_from_yaml(text: str, path: Path) -> RunConfig:
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise UserError(f"{path}: schema_version={version} is not known to this ftx (it knows up to {SCHEMA_VERSION})")
     try:
-        run: RunConfig = OmegaConf.to_object(OmegaConf.merge(run_schema(), stored))  # type: ignore[assignment]
+        return to_run(stored)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
-    return run

@@ -4,7 +4,7 @@ import codecs
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -14,11 +14,16 @@ from ftx.data.json_list import read_json
 from ftx.data.rows import BadRow, Row, not_utf8, parse_json, row_or_bad
 from ftx.errors import UserError
 
+_Reader = Callable[[Path, IO[bytes]], Iterator[Row | BadRow]]
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _CELL_LIMIT = 2**26  # characters; keeps a quote that is never closed from pulling the whole file into memory
 
 
-def read_rows(path: Path) -> Iterator[Row | BadRow]:
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row | BadRow]:
     """All rows in the order of the file, the wrong ones as ``BadRow`` so that the caller may stop or skip.
+
+    ``columns`` are the names for a csv or tsv without header.
 
     What can be seen from the file's name and its first bytes is a ``UserError`` at the call; what shows only on the way
     (a cut-off gzip, a JSON array that stops parsing, no rows at all) is one while iterating.
@@ -26,12 +31,16 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
     check_is_file(path)
     suffix, compressed = format_of(path)
     check_content(path, suffix, compressed)
-    return _rows(path, suffix, compressed)
+    if columns is None:
+        return _rows(path, compressed, _READERS[suffix])
+    if suffix not in _DELIMITERS:
+        raise UserError(f"data.path: {path} is no csv or tsv, so its columns cannot be named")
+    return _rows(path, compressed, partial(_read_csv, delimiter=_DELIMITERS[suffix], columns=columns))
 
 
-def check_first_row(path: Path) -> Row | BadRow:
+def check_first_row(path: Path, columns: Sequence[str] | None = None) -> Row | BadRow:
     """The first row, after every check of the file that does not need the rest of it."""
-    return next(read_rows(path))
+    return next(read_rows(path, columns))
 
 
 def fingerprint(path: Path) -> str:
@@ -41,10 +50,10 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest()
 
 
-def _rows(path: Path, suffix: str, compressed: bool) -> Iterator[Row | BadRow]:
+def _rows(path: Path, compressed: bool, read: _Reader) -> Iterator[Row | BadRow]:
     row = None
     with opened(path, compressed) as stream:
-        for row in _READERS[suffix](path, stream):
+        for row in read(path, stream):
             yield row
     if row is None:
         raise UserError(f"data.path: {path} has no rows; give a file with at least one")
@@ -66,11 +75,13 @@ def _row_of_line(path: Path, number: int, line: bytes) -> Row | BadRow:
         return BadRow(path, number, str(error))
 
 
-def _read_csv(path: Path, stream: IO[bytes], delimiter: str = ",") -> Iterator[Row | BadRow]:
+def _read_csv(
+    path: Path, stream: IO[bytes], delimiter: str = ",", columns: Sequence[str] | None = None
+) -> Iterator[Row | BadRow]:
     csv.field_size_limit(_CELL_LIMIT)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
-    header = _header(path, reader)
+    header = _header(path, reader) if columns is None else columns
     while True:
         number = reader.line_num + 1
         try:
@@ -95,7 +106,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     return header
 
 
-def _named_cells(header: list[str], cells: list[str]) -> dict[str, str]:
+def _named_cells(header: Sequence[str], cells: list[str]) -> dict[str, str]:
     if len(cells) != len(header):
         raise ValueError(f"has {len(cells)} cells, but the header names {len(header)} columns")
     _check_is_decoded(cells)
@@ -139,11 +150,11 @@ def _parquet_row(path: Path, number: int, batch: Any) -> Row | BadRow:
         return BadRow(path, number, not_utf8(error.object[error.start]))
 
 
-_READERS: dict[str, Callable[[Path, IO[bytes]], Iterator[Row | BadRow]]] = {
+_READERS: dict[str, _Reader] = {
     ".json": read_json,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".csv": _read_csv,
-    ".tsv": partial(_read_csv, delimiter="\t"),
+    ".tsv": partial(_read_csv, delimiter=_DELIMITERS[".tsv"]),
     ".parquet": _read_parquet,
 }

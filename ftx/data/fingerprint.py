@@ -42,7 +42,7 @@ def model_fingerprint(run: RunConfig) -> str:
 def hub_commit(name: str, revision: str) -> str:
     """The commit that a hub revision stands for, from the local cache when the hub is off limits."""
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
@@ -52,10 +52,13 @@ def hub_commit(name: str, revision: str) -> str:
             return str(HfApi().model_info(name, revision=revision).sha)
         except HFValidationError as error:
             raise UserError(f"model.name={name}: neither a folder nor a hub name (OWNER/MODEL)") from error
-        except (HfHubHTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             if not reference.exists():
-                reason = str(error).strip().splitlines()[0]
-                raise UserError(f"model.name={name}: the hub does not give revision {revision}: {reason}") from error
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise UserError(
+                    f"model.name={name}: the hub does not give revision {revision} ({reason}); "
+                    "mend the name or the network, or give a folder"
+                ) from error
     if reference.exists():
         return reference.read_text(encoding="utf-8").strip()
     raise UserError(

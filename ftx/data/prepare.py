@@ -30,7 +30,7 @@ from ftx.templates import Template, choose_template, load_template
 log = logging.getLogger(__name__)
 
 # Raised when the same input would become other rows than before.
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,13 @@ def prepare(run: RunConfig) -> Prepared:
     with acquire_or_wait(folder.with_suffix(".lock"), folder.is_dir) as must_build:
         if must_build:
             _build(run, folder)
-    return _open(folder)
+    prepared = _open(folder)
+    if run.evaluation.tasks and not prepared.held_out:
+        raise UserError(
+            f"evaluation.tasks=[{', '.join(run.evaluation.tasks)}]: no conversation is left to score on, "
+            f"{prepared.counts.dropped_too_long} were too long; raise data.max_length or say evaluation.tasks=[]"
+        )
+    return prepared
 
 
 def _build(run: RunConfig, folder: Path) -> None:
@@ -133,7 +139,7 @@ def _prepared_fingerprint(run: RunConfig) -> str:
         "model": model_fingerprint(run) or f"tokenizer of {run.model.architecture.vocabulary_size} entries",
         "template": [run.model.template, *text],
         "options": [data.source, data.limit, data.holdout, data.max_length, data.packing, data.too_long, run.seed],
-        "on_bad_row": data.on_bad_row,
+        "rows": [data.on_bad_row, data.format, list(data.columns), data.group_by],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

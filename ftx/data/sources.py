@@ -40,11 +40,11 @@ def load_conversations(run: RunConfig) -> Loaded:
 def _read_file(run: RunConfig, skipped: list[str]) -> list[Conversation]:
     path = Path(str(run.data.path))
     conversations = []
-    for row in read_rows(path):
+    for row in read_rows(path, columns=run.data.columns or None):
         try:
             if isinstance(row, BadRow):
                 raise row
-            conversations.append(to_conversation(row, path))
+            conversations.append(to_conversation(row, path, run.data.format, run.data.group_by))
         except BadRow as bad:
             if run.data.on_bad_row == "error":
                 raise UserError(f"{bad}; mend it, or skip such rows with data.on_bad_row=skip") from bad

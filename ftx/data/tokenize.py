@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
-from tokenizers import Encoding, Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -51,7 +51,8 @@ def render_prompt(conversation: Conversation, template: Template, special_tokens
     """Everything before the last assistant turn, and the header of the turn that the model has to write."""
     messages = conversation.messages
     last = max(at for at, message in enumerate(messages) if message["role"] == "assistant")
-    return _render(replace(conversation, messages=messages[:last]), template, special_tokens, add_generation_prompt=True)
+    before = replace(conversation, messages=messages[:last])
+    return _render(before, template, special_tokens, add_generation_prompt=True)
 
 
 def _render(
@@ -104,8 +105,8 @@ def _with_control_tokens_as_text(
     conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast
 ) -> list[Conversation]:
     """With a border inside every ``<|im_end|>`` and the like that somebody wrote: only the template ends a turn."""
-    control = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    pattern = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
+    control = _control_tokens(tokenizer)
+    pattern = re.compile("|".join(map(re.escape, control)) or "(?!)")
 
     def guarded(value: Any) -> Any:
         if isinstance(value, str):
@@ -121,29 +122,43 @@ def _with_control_tokens_as_text(
         found += (messages, tools) != (conversation.messages, conversation.tools)
         result.append(replace(conversation, messages=messages, tools=tools))
     if found:
-        log.warning("%d conversations spell control tokens such as %s out; they are read as text", found, control[-1])
+        log.warning("%d conversations spell control tokens such as %s out; they are read as text", found, control[0])
     return result
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The longest first, so that a pattern of them finds the whole one."""
+    control = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted(control, key=len, reverse=True)
 
 
 def _encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerFast) -> list[tuple[np.ndarray, np.ndarray]]:
     """Token ids of each text, and which of them lie in one of its spans; no token reaches over the border of a span.
 
-    Where the tokenizer would merge across one, as a header's newline with a newline that the answer begins with, the
-    text is split: a model that has to answer gets a prompt that ends there.
+    The tokenizer alone would merge across one, as a header's newline with a newline that the answer begins with. But a
+    model that has to answer gets a prompt that ends there.
     """
-    backend = tokenizer.backend_tokenizer
-    if any(BORDER in one.text for one in rendered):
-        backend = _splitting_at_borders(backend)
-    encodings = backend.encode_batch([one.text for one in rendered], add_special_tokens=False)
-    crossed = {at: _crossed(encoding, rendered[at]) for at, encoding in enumerate(encodings)}
-    split = {at: _split_at(rendered[at], borders) for at, borders in crossed.items() if borders}
-    again = dict(zip(split, _encode(list(split.values()), tokenizer), strict=True)) if split else {}
+    control = tuple(_control_tokens(tokenizer))
+    split = [_with_borders(one, control) for one in rendered]
+    splitting = _splitting_at_borders(tokenizer.backend_tokenizer)
+    encodings = splitting.encode_batch([one.text for one in split], add_special_tokens=False)
     return [
-        again[at]
-        if at in again
-        else (np.array(encoding.ids, dtype=np.int32), supervised_tokens(encoding.offsets, rendered[at].spans))
-        for at, encoding in enumerate(encodings)
+        (np.array(encoding.ids, dtype=np.int32), supervised_tokens(encoding.offsets, one.spans))
+        for encoding, one in zip(encodings, split, strict=True)
     ]
+
+
+def _with_borders(rendered: Rendered, control: tuple[str, ...]) -> Rendered:
+    """The same with a BORDER where a span begins or ends, but for places where a control token splits the text anyway.
+
+    Not there, because tokenizers of the SentencePiece kind mark the first word after a control token.
+    """
+    text = rendered.text
+    borders = sorted({border for span in rendered.spans for border in span})
+    borders = [at for at in borders if not text.endswith(control, 0, at) and not text.startswith(control, at)]
+    pieces = [text[start:end] for start, end in zip([0, *borders], [*borders, None], strict=True)]
+    spans = [(start + bisect_left(borders, start), end + bisect_left(borders, end)) for start, end in rendered.spans]
+    return Rendered(BORDER.join(pieces), tuple(spans))
 
 
 def _splitting_at_borders(tokenizer: Tokenizer) -> Tokenizer:
@@ -151,36 +166,17 @@ def _splitting_at_borders(tokenizer: Tokenizer) -> Tokenizer:
     splitting = copy.deepcopy(tokenizer)
     split = pre_tokenizers.Split(BORDER, "removed")
     own = splitting.pre_tokenizer
-    splitting.pre_tokenizer = split if own is None else pre_tokenizers.Sequence([split, own])  # type: ignore[list-item]
+    splitting.pre_tokenizer = split if own is None else pre_tokenizers.Sequence([split, own])
     return splitting
-
-
-def _crossed(encoding: Encoding, rendered: Rendered) -> list[int]:
-    """The borders of spans, in order, that lie inside a token."""
-    starts, ends = _columns(encoding.offsets)
-    borders = sorted({border for span in rendered.spans for border in span})
-    return [border for border in borders if ((starts < border) & (border < ends)).any()]
-
-
-def _split_at(rendered: Rendered, borders: Sequence[int]) -> Rendered:
-    """The same with a BORDER at each of ``borders``."""
-    pieces = [rendered.text[start:end] for start, end in zip([0, *borders], [*borders, None], strict=True)]
-    spans = [(start + bisect_left(borders, start), end + bisect_left(borders, end)) for start, end in rendered.spans]
-    return Rendered(BORDER.join(pieces), tuple(spans))
 
 
 def supervised_tokens(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> np.ndarray:
     """Which tokens, given by their character offsets, lie in one of the spans."""
-    starts, ends = _columns(offsets)
+    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     inside = np.zeros(len(starts), dtype=bool)
     for start, end in spans:
         inside |= (starts < end) & (ends > start)
     return inside
-
-
-def _columns(offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Starts and ends, ``[2, tokens]``."""
-    return np.array(offsets, dtype=np.int64).reshape(-1, 2).T
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
@@ -194,7 +190,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int
     found = {vocabulary[text] for text in closing if text in vocabulary}
     if closing and not found:
         raise UserError(
-            f"model.template={template.name}: its end of turn {closing[-1]} is no token of this model's tokenizer, so no "
-            "answer would end; choose another template, or evaluation.tasks=[loss]"
+            f"model.template={template.name}: its end of turn {closing[-1]} is no token of this model's tokenizer, so "
+            "no answer would end; choose another template, or evaluation.tasks=[loss]"
         )
     return sorted(token for token in found | {tokenizer.eos_token_id} if token is not None)

@@ -66,9 +66,10 @@ def gold_label(conversation: Conversation) -> str:
 def read_label(text: str, key: str, labels: Sequence[str]) -> str | None:
     """The label that an answer names, None where it is not exactly the asked-for JSON."""
     try:
-        answer = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        # An object as its pairs: a key given twice is two of them.
+        answer = json.loads(text, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(answer, dict) or list(answer) != [key] or str(answer[key]) not in labels:
+    if not isinstance(answer, tuple) or len(answer) != 1 or answer[0][0] != key or str(answer[0][1]) not in labels:
         return None
-    return str(answer[key])
+    return str(answer[0][1])

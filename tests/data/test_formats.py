@@ -1,10 +1,8 @@
-"""Conversations out of rows: both shapes, and one clear reason for each row that holds none."""
+"""Conversations out of rows: the plain formats, and one clear reason for each row that holds none."""
 
 import csv
-import gzip
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +10,28 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from ftx.config import schema
 from ftx.data.conversation import Conversation
 from ftx.data.files import read_rows
-from ftx.data.formats import to_conversation
+from ftx.data.formats import FORMATS, detect, to_conversation
 from ftx.data.rows import BadRow, Row
+from ftx.errors import UserError
 
-SHARED = Path(os.environ.get("FTX_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 CHATS = Path("folder/chats.jsonl")
 USER = {"role": "user", "content": "2+2?"}
 ANSWER = {"role": "assistant", "content": "4"}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 ROLES = "system, developer, user, assistant, tool"
-ACCEPTED = "accepted: messages (+ tools), or prompt and completion (+ tools)"
+ACCEPTED = (
+    "recognised without data.format: messages, prompt + completion, conversations of from + value, "
+    "instruction + output, question + answer with ####; with it: messages, prompt_completion, sharegpt, alpaca, "
+    "glaive_v2, jupyter_agent, mathcodeinstruct, scibench, ag_news, gsm8k"
+)
 
 
 def conversation(value: dict[str, Any], number: int = 12) -> Conversation:
     return to_conversation(Row(number, value), CHATS)
-
-
-def shared(name: str) -> Path:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"needs the real data {name} in FTX_SHARED_DATA (looked in {SHARED})")
-    return path
 
 
 def test_messages_and_tools_are_taken_as_they_are() -> None:
@@ -127,7 +123,15 @@ def test_a_row_with_both_shapes_is_read_by_its_messages_unless_they_are_null() -
         ({"messages": [{"role": ["user"], "content": "4"}]}, f"messages[0].role must be one of {ROLES}, not ['user']"),
         (
             {"messages": [USER, {"role": "assistant", "content": [{"type": "text"}]}]},
-            "messages[1].content must be a string, not a list",
+            "text or value of messages[1].content[0] must be a string, not null",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER]},
+            "messages[0].content[0].type must be text, not 'image_url'",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "content": [{"type": "reasoning", "value": "hm"}]}]},
+            "messages[1] has no content; only an assistant message with tool_calls may go without",
         ),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content must be a string, not a number"),
         (
@@ -213,53 +217,88 @@ def test_jsonl_csv_and_parquet_of_the_same_chats_give_the_same_conversations(tmp
     assert [c.id for c in all_of("a.jsonl")] == ["a.jsonl:1", "a.jsonl:2"]
 
 
-def test_real_threads_are_conversations_as_they_are() -> None:
-    path = shared("oasst/threads.jsonl.gz")
-    rows = [row for row in read_rows(path) if isinstance(row, Row)]
-    found = [to_conversation(row, path) for row in rows]
-    assert len(found) == 564
-    assert [list(c.messages) for c in found] == [row.value["messages"] for row in rows]
-    assert found[563].id == "threads.jsonl.gz:564"
-
-
-def test_real_tool_conversations_keep_their_tools_and_calls() -> None:
-    roles = {"human": "user", "gpt": "assistant", "observation": "tool"}
-    path = shared("glaive/glaive_toolcall_en_demo.json")
-    found = []
-    for row in read_rows(path):
-        assert isinstance(row, Row)
-        messages = [
-            {"role": "assistant", "tool_calls": [{"type": "function", "function": json.loads(turn["value"])}]}
-            if turn["from"] == "function_call"
-            else {"role": roles[turn["from"]], "content": turn["value"]}
-            for turn in row.value["conversations"]
-        ]
-        found.append(to_conversation(Row(row.number, {"messages": messages, "tools": row.value["tools"]}), path))
-    assert len(found) == 300
-    assert sum(not c.tools for c in found) == 109
-    assert all(
-        {"name", "arguments"} <= set(m["tool_calls"][0]["function"])
-        for c in found
-        for m in c.messages[:9]
-        if "tool_calls" in m
+def test_content_parts_become_the_keys_they_stand_for() -> None:
+    call = '{"name": "add", "arguments": {"a": 2, "b": 2}}'
+    parts = [{"type": "reasoning", "value": "use it"}, {"type": "tool_call", "value": call}]
+    messages = conversation(
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "2"}, {"type": "text", "text": "+2?"}]},
+                {"role": "assistant", "content": parts},
+                {"role": "tool", "content": [{"type": "text", "value": "4"}]},
+                {"role": "assistant", "content": [{"type": "text", "value": "4"}]},
+            ]
+        }
+    ).messages
+    assert messages == (
+        USER,
+        {"role": "assistant", "content": None, "reasoning_content": "use it", "tool_calls": [CALL]},
+        {"role": "tool", "content": "4"},
+        ANSWER,
     )
 
 
-def test_real_rows_of_other_shapes_are_refused_with_their_keys() -> None:
-    path = shared("glaive/glaive_toolcall_en_demo.json")
-    with pytest.raises(BadRow, match=rf"^{path}:1: unknown shape of row: it has the keys 'conversations', 'tools'; "):
-        to_conversation(next(row for row in read_rows(path) if isinstance(row, Row)), path)
-    path = shared("glaive/reason_tool_use_demo_50.jsonl")
-    with pytest.raises(BadRow, match=r":1: messages\[0\]\.content must be a string, not a list$"):
-        to_conversation(next(row for row in read_rows(path) if isinstance(row, Row)), path)
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"messages": [], "prompt": "", "completion": "", "conversations": []}, "messages"),
+        ({"prompt": "", "completion": ""}, "prompt_completion"),
+        ({"conversations": [{"from": "human", "value": "x"}]}, "sharegpt"),
+        ({"conversations": ' [{"from": "human", "value": "x"}]'}, "sharegpt"),
+        ({"instruction": "x", "output": "y"}, "alpaca"),
+        ({"question": "x", "answer": "y\n#### 3"}, "gsm8k"),
+    ],
+)
+def test_a_format_is_recognised_where_the_shape_leaves_no_doubt(row: dict[str, Any], name: str) -> None:
+    assert detect(row) == name
 
 
-def test_news_rows_become_prompt_and_completion(tmp_path: Path) -> None:
-    with gzip.open(shared("ag_news/test.csv.gz"), "rt", newline="") as file:
-        news = list(csv.reader(file))
-    path = tmp_path / "news.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"{t} {d}", "completion": c}) + "\n" for c, t, d in news))
-    found = [to_conversation(row, path) for row in read_rows(path) if isinstance(row, Row)]
-    assert len(found) == 7600
-    assert found[0].messages[1] == {"role": "assistant", "content": "3"}
-    assert sum(c.messages[1]["content"] == "1" for c in found) == 1900
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"question": "x", "answer": "3"}, "^unknown shape"),
+        ({"question": "x", "answer": 3}, "^unknown shape"),
+        ({"conversations": [{"role": "user", "content": "x"}]}, "^unknown shape"),
+        ({"system": "x", "chat": "USER: x"}, "^unknown shape"),
+        ({"text": "x", "label": 1}, "^unknown shape"),
+        (
+            {"instruction": "x", "output": "y", "prompt": "x", "completion": "y"},
+            "^fits more than one format; say data.format=prompt_completion or data.format=alpaca$",
+        ),
+    ],
+)
+def test_a_format_is_not_guessed(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        detect(row)
+
+
+def test_a_format_given_by_name_is_not_guessed_from_the_row() -> None:
+    row = Row(1, {"messages": [USER, ANSWER], "prompt": "p", "completion": "c"})
+    assert to_conversation(row, CHATS, format="prompt_completion").messages[0]["content"] == "p"
+    with pytest.raises(BadRow, match=r":1: has no conversations; it has the keys 'messages', 'prompt', 'completion'$"):
+        to_conversation(row, CHATS, format="sharegpt")
+    with pytest.raises(UserError, match=r"^data.format=openai: must be one of auto, messages, .*, gsm8k$"):
+        to_conversation(row, CHATS, format="openai")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_says_what_an_empty_row_lacks(name: str) -> None:
+    with pytest.raises(BadRow, match=r"^folder/chats.jsonl:1: (has no \w+; it has no keys|must have class, )"):
+        to_conversation(Row(1, {}), CHATS, format=name)
+
+
+def test_rows_are_grouped_by_a_column() -> None:
+    row = {"messages": [USER, ANSWER], "tree": "t1", "number": 7, "blank": " ", "null": None}
+    assert to_conversation(Row(1, row), CHATS, group_by="tree").group == "t1"
+    assert to_conversation(Row(1, row), CHATS, group_by="number").group == "7"
+    with pytest.raises(BadRow, match=r":1: blank, the column to group by, is empty$"):
+        to_conversation(Row(1, row), CHATS, group_by="blank")
+    for absent in ("null", "branch"):
+        with pytest.raises(
+            BadRow, match=rf":1: has no {absent}; it has the keys 'messages', 'tree', 'number', 'blank'$"
+        ):
+            to_conversation(Row(1, row), CHATS, group_by=absent)
+
+
+def test_the_schema_knows_every_format():
+    assert tuple(FORMATS) == schema.FORMATS

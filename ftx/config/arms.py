@@ -1,0 +1,148 @@
+"""Words become one configuration for each run they ask for. All of Hydra is here, and it leaves nothing behind."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ftx.config.explain import explain, no_such_choice, no_such_key, unreadable
+from ftx.config.help import groups
+from ftx.config.keys import flat, schema_fields
+from ftx.config.nodes import run_schema, to_run
+from ftx.config.schema import RunConfig
+from ftx.environment import CHECKOUT
+from ftx.errors import UserError
+
+CONF = CHECKOUT / "conf"
+# Groups whose files lie outside conf/: each yaml is one choice.
+OUTSIDE_CONF = {"experiment": (CHECKOUT / "experiments", "_global_"), "launcher": (CHECKOUT / "launchers", None)}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run as Hydra composes it: not yet named nor checked across its keys."""
+
+    run: RunConfig
+    words: tuple[str, ...]
+    choices: dict[str, str | None]
+    # The keys that its experiment's file sets.
+    experiment_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """All of them; ``swept`` names the keys and groups that got several values."""
+
+    arms: tuple[Arm, ...]
+    swept: tuple[str, ...]
+    is_sweep: bool
+
+
+def expand(words: Sequence[str], *, multirun: bool, config_dir: Path | None) -> Arms:
+    """Raises UserError for what the words, the schema or a yaml file make impossible."""
+    try:
+        with _hydra(config_dir) as composer:
+            return composer.expand(list(words), multirun)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserError(explain(error, words, config_dir)) from error
+
+
+@contextmanager
+def _hydra(config_dir: Path | None) -> Iterator["_Composer"]:
+    """Hydra, initialised over conf/, the schema and the groups outside conf/; afterwards as if it had not been."""
+    OmegaConf.register_new_resolver("checkout", lambda: str(CHECKOUT), replace=True)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=run_schema())
+    for group, (folder, package) in OUTSIDE_CONF.items():
+        for file in sorted(folder.glob("*.yaml")):
+            node = OmegaConf.load(file)
+            store.store(group=group, name=file.stem, node=node, package=package or group)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="ftx"):
+        yield _Composer(OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()), config_dir)
+
+
+class _Composer:
+    """Words → arms, while Hydra is initialised."""
+
+    def __init__(self, parser: OverridesParser, config_dir: Path | None) -> None:
+        self._parser, self._config_dir = parser, config_dir
+
+    def expand(self, words: list[str], multirun: bool) -> Arms:
+        given = self._parse(words)
+        plain = [str(override.input_line) for override in given if not override.is_sweep_override()]
+        composed = self._compose(plain)
+        declared = [f"{name}={values}" for name, values in (composed.hydra.sweeper.params or {}).items()]
+        if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
+            swept_words = [word for word in words if word not in plain]
+            if swept_words:
+                raise UserError(
+                    f"{swept_words[0]}: several values make a sweep: add -m, or put [ ] around them for a list"
+                )
+            return Arms((self._arm(composed, words),), (), is_sweep=False)
+        # Of two values for one key the later counts: a word replaces what the experiment declares.
+        last = {override.key_or_group: override for override in self._parser.parse_overrides(declared) + given}
+        arms = BasicSweeper.split_arguments(list(last.values()), None)[0]
+        swept = tuple(name for name, override in last.items() if override.is_sweep_override())
+        return Arms(tuple(self._arm(self._compose(arm), arm) for arm in arms), swept, is_sweep=True)
+
+    def _parse(self, words: Sequence[str]) -> list[Override]:
+        overrides: list[Override] = self._parser.parse_overrides(list(words))
+        for override in overrides:
+            self._refuse(override)
+        return overrides
+
+    def _refuse(self, override: Override) -> None:
+        """What Hydra would take, or crash on, though it makes no run or one with two models."""
+        name, word = override.key_or_group, str(override.input_line)
+        keys = [known for known, _, _ in schema_fields()]
+        if not name:
+            raise UserError(unreadable(word))
+        if override.is_delete():
+            raise UserError(f"~{name}: every group and key has a value; choose another with {name}=VALUE")
+        if name.split(".")[0].split("/")[0] == "hydra":
+            raise UserError(
+                f"{word}: Hydra only composes here, so nothing reads its settings; -m makes a sweep, "
+                "--config-dir adds choices, run_root says where runs go"
+            )
+        if (override.is_add() or override.is_force_add()) and name not in (*keys, *groups()):
+            raise UserError(no_such_key(name))
+        if override.is_add() or override.is_force_add():
+            raise UserError(f"{word}: {name} is already part of every run; write {word.lstrip('+')}")
+        if name in groups() and override.package is not None:
+            raise UserError(f"{word}: a choice has one place; write {name}={word.partition('=')[2]}")
+        if name in groups() and not override.is_sweep_override() and not isinstance(override.value(), str):
+            raise UserError(no_such_choice(name, word.partition("=")[2], self._config_dir))
+
+    def _compose(self, words: Sequence[str]) -> DictConfig:
+        self._parse(words)
+        search = [f"hydra.searchpath=[file://{self._config_dir.resolve()}]"] if self._config_dir else []
+        return hydra_compose("train", overrides=[*words, *search], return_hydra_config=True)
+
+    def _arm(self, composed: DictConfig, words: Sequence[str]) -> Arm:
+        choices = {group: choice for group, choice in composed.hydra.runtime.choices.items() if "hydra" not in group}
+        with open_dict(composed):
+            del composed["hydra"]
+        run = to_run(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+        return Arm(run, tuple(words), choices, self._keys_of_experiment(choices.get("experiment")))
+
+    def _keys_of_experiment(self, name: str | None) -> tuple[str, ...]:
+        own = [self._config_dir / "experiment"] if self._config_dir else []
+        for folder in (*own, OUTSIDE_CONF["experiment"][0]):
+            file = folder / f"{name}.yaml"
+            if file.is_file():
+                return tuple(flat(OmegaConf.to_container(OmegaConf.load(file))))
+        return ()

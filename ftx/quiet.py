@@ -1,0 +1,12 @@
+"""What libraries say at every start and no setting of the user's would end, silenced at its source."""
+
+import logging
+import warnings
+
+
+def silence_libraries() -> None:
+    """Call before the libraries are imported: some speak while they are."""
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
