@@ -21,7 +21,7 @@ from ftx.lock import Held, lock
 from ftx.models import add_adapter, load_model, load_trained
 from ftx.run_folder import RunFolder, remove_leftovers
 from ftx.scores import describe
-from ftx.scoring import keep_result, score_task
+from ftx.scoring import check_task, keep_result, score_task
 from ftx.stopping import StopRequest, listening
 from ftx.tasks.task import TaskInput
 from ftx.tracking import Tracker
@@ -77,6 +77,8 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     remove_leftovers(folder)
     prepared = prepare(run)
     _say_what_is_learned_from(prepared)
+    for task in folder.missing_tasks(run):
+        check_task(task, prepared)
     trained = folder.model.exists()
     if run.schedule.epochs and not trained:
         model = load_model(run, prepared.tokenizer)

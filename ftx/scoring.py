@@ -4,17 +4,25 @@ import json
 from typing import Any
 
 from ftx.config.schema import RunConfig
+from ftx.data.prepare import Prepared
 from ftx.figures import save
 from ftx.run_folder import RunFolder, scoring_settings, write_json, write_text
 from ftx.tasks import classification, loss
 from ftx.tasks.task import TaskInput, TaskResult
 
-TASKS = {"classification": classification.score, "loss": loss.score}
+SCORES = {"classification": classification.score, "loss": loss.score}
+CHECKS = {"classification": classification.check}
+
+
+def check_task(name: str, prepared: Prepared) -> None:
+    """Raise UserError for data that the task cannot be scored on."""
+    if name in CHECKS:
+        CHECKS[name](prepared)
 
 
 def score_task(name: str, given: TaskInput) -> TaskResult:
     """Score a model on one task; base and tuned models take the same way."""
-    return TASKS[name](given)
+    return SCORES[name](given)
 
 
 def keep_result(folder: RunFolder, run: RunConfig, task: str, result: TaskResult) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """One label of a few, answered as JSON with one key (``{"area":"network"}``); an answer of another form is wrong."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from ftx.data.conversation import Conversation
+from ftx.data.prepare import Prepared
 from ftx.data.tokenize import stop_ids, tokenize_prompts
 from ftx.errors import UserError
 from ftx.figures import confusion_matrix
@@ -16,12 +17,19 @@ from ftx.tasks.task import TaskInput, TaskResult
 SPARE_TOKENS = 8
 
 
+def check(prepared: Prepared) -> None:
+    """Raise UserError, before anything is trained, for held-out data or a template that cannot be scored so."""
+    for conversation in prepared.held_out:
+        gold_label(conversation)
+    stop_ids(prepared.tokenizer, prepared.template)
+
+
 def score(given: TaskInput) -> TaskResult:
-    """Generate an answer to every held-out question and compare."""
+    """Generate an answer to every held-out question and compare; every label that was held out is a valid answer."""
     tokenizer, template = given.prepared.tokenizer, given.prepared.template
     gold = [gold_label(conversation) for conversation in given.conversations]
     key = next(iter(json.loads(gold_text(given.conversations[0]))))
-    labels = sorted(set(gold))
+    valid = {gold_label(conversation) for conversation in given.prepared.held_out}
     encoded = tokenize_prompts(given.conversations, tokenizer, template)
     answers = tokenizer([gold_text(one) for one in given.conversations], add_special_tokens=False)["input_ids"]
     with Progress("score classification", len(encoded), unit="item") as progress:
@@ -35,7 +43,8 @@ def score(given: TaskInput) -> TaskResult:
             on_done=progress.show,
         )
     texts = tokenizer.batch_decode(generated, skip_special_tokens=False)
-    predicted = [read_label(text, key, labels) for text in texts]
+    predicted = [read_label(text, key, valid) for text in texts]
+    labels = sorted({*gold, *(answer for answer in predicted if answer is not None)})
     result = score_classification(gold, predicted, labels)
     predictions = [
         {"id": one.id, "gold": right, "predicted": answer, "text": text}
@@ -63,7 +72,7 @@ def gold_label(conversation: Conversation) -> str:
     return str(label)
 
 
-def read_label(text: str, key: str, labels: Sequence[str]) -> str | None:
+def read_label(text: str, key: str, labels: Collection[str]) -> str | None:
     """The label that an answer names, None where it is not exactly the asked-for JSON."""
     try:
         # An object as its pairs: a key given twice is two of them.
