@@ -13,7 +13,7 @@ BY_STEP = ("schedule.epochs=3", "schedule.save_every=4", "schedule.log_every=1",
 BY_EPOCH = ("schedule.epochs=5", "schedule.save_every=epoch", "schedule.log_every=2", "schedule.eval_every=epoch")
 
 
-@pytest.fixture(scope="module", params=[BY_STEP, BY_EPOCH], ids=["save_every=4", "save_every=epoch"])
+@pytest.fixture(scope="module")
 def whole(request, new_place):
     """(words, place) of a run that nobody disturbed."""
     place = new_place()
@@ -22,6 +22,7 @@ def whole(request, new_place):
     return request.param, place
 
 
+@pytest.mark.parametrize("whole", [BY_STEP, BY_EPOCH], indirect=True, ids=["save_every=4", "save_every=epoch"])
 def test_killed_at_random_steps(whole, place):
     """Five times: first before there is a checkpoint, last in the middle of saving one, else anywhere."""
     words, undisturbed = whole
@@ -56,8 +57,8 @@ def test_killed_at_random_steps(whole, place):
         assert name in MEASURED or sent[name] == written[name]
 
 
+@pytest.mark.parametrize("whole", [BY_STEP], indirect=True, ids=["save_every=4"])
 def test_what_killed_writers_leave_is_ignored_and_removed(whole, place):
-    """Also by a run that has only its model to publish, or only its scores to compute."""
     words, undisturbed = whole
     kill_at(STEPS_PER_EPOCH + 2, place, words)
     folder = place.folder()

@@ -9,8 +9,10 @@ import pytest
 from run_records import checkpoints_of, learned, same_weights
 from verb_process import DEADLINE_SECONDS, until
 
+from ftx.errors import Interrupted
 from ftx.lock import holder
 from ftx.run_folder import RunFolder
+from ftx.stopping import listening
 
 WORDS = ("schedule.epochs=2", "schedule.log_every=2", "schedule.eval_every=never")
 
@@ -107,9 +109,25 @@ def test_a_second_signal_stops_at_once(place, undisturbed):
     finishes_as_if_nothing_had_been(place, undisturbed)
 
 
+def test_an_import_is_not_broken_off(tmp_path, monkeypatch):
+    """An exception in the middle of it can leave the import lock taken, and every other thread waiting for ever."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "signalled.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\nWHOLE = True\n")
+    with listening() as stop, pytest.raises(Interrupted, match="SIGTERM"), stop.at_once():
+        import signalled
+
+        assert signalled.WHOLE
+        select.select([], [], [], DEADLINE_SECONDS)
+    with listening() as stop, stop.at_once(), stop.deferred():
+        signal.raise_signal(signal.SIGINT)
+        assert stop.reason == "SIGINT"
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+
+
 def test_the_launcher_of_a_sweep(place):
     """SIGTERM ends its runs with a checkpoint, kill -9 takes them along, and the same command finishes them."""
-    words = ("-m", "schedule.epochs=2,3", "launcher.parallel=2", "schedule.eval_every=never", "evaluation.tasks=[loss]")
+    words = ("-m", "schedule.epochs=2,3", "launcher.parallel=2", "evaluation.tasks=[loss]", "tracking.offline=true")
     run = place.start(*words)
     until(lambda: len(folders_at_work(place)) == 2, run, "both runs")
     run.send(signal.SIGTERM)
