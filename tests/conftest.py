@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from verb_process import TINY, Ended, Verb, start
 
 from ftx.run_folder import RunFolder
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long an example takes is no test of anything on a busy machine.
+settings.register_profile("ftx", deadline=None)
+settings.load_profile("ftx")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,17 @@ def new_place(tmp_path_factory) -> Callable[[], Place]:
 @pytest.fixture
 def place(new_place) -> Place:
     return new_place()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For models too small to share out."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,14 +15,7 @@ MODULE = torch.nn.Module()
 # Both ways of computing are in it, segments of one token, and several of a similar length.
 LENGTHS = (1, 600, 3, PLAIN_UP_TO, 17, 16, PLAIN_UP_TO + 1, 1, 9, 300)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These models are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_qkv(tokens: int, heads: int, kv_heads: int, dtype=torch.float32, dim: int = 8):

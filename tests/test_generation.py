@@ -23,14 +23,7 @@ PROMPTS = [
     for number, length in enumerate((9, 2, 23, 1, 5, 14, 2))
 ]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These models are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=[(Qwen3ForCausalLM, Qwen3Config), (LlamaForCausalLM, LlamaConfig)], ids=["qwen3", "llama"])

@@ -29,16 +29,10 @@ SHARED_DATA = Path(os.environ.get("FTX_SHARED_DATA", CHECKOUT.parent / "shared" 
 STORIES = SHARED_DATA / "stories260k" / "hf"
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.skipif(not STORIES.is_dir(), reason=f"needs {STORIES}: set FTX_SHARED_DATA")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These models are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.skipif(not STORIES.is_dir(), reason=f"needs {STORIES}: set FTX_SHARED_DATA"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(scope="module")
