@@ -30,7 +30,7 @@ ui: $(STAMP) ## the MLflow UI on this machine
 	@echo "MLflow UI: http://127.0.0.1:5000  (Ctrl-C ends it)"
 	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
 
-bench: $(STAMP) ## speed beside the peers, as ratios
+bench: $(STAMP) ## training speed beside the plain Trainer, as a ratio
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.training_speed
 
 clean: ## remove what make setup made; runs and metrics stay

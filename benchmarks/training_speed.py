@@ -23,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from ftx.config.compose import compose
 from ftx.data.collate import IGNORED, Row, collate
 from ftx.data.prepare import Prepared, prepare
+from ftx.environment import announce_cpu
 from ftx.job import keep_freed_memory
 from ftx.loss import TokenLoss
 from ftx.models import load_model
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args(arguments)
+    announce_cpu()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as root:
         run = compose("data.packing=false", f"run_root={root}")

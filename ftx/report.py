@@ -40,11 +40,12 @@ def write_report(
 ) -> str:
     """Write report.md, report.csv and the figure into the sweep's folder and its MLflow parent; returns the text.
 
-    With ``ran=False`` nothing has changed since the last report, and MLflow is left in peace.
+    With ``ran=False`` nothing has changed since the last report, and MLflow is left in peace. ``metrics`` narrows what
+    is returned and adds a figure of the first of them; the files always have everything.
     """
     arms = sweep.arms()
     text = to_markdown(table(arms, metrics))
-    write_text(sweep.path / "report.md", f"# {sweep.name}\n\n{text}")
+    write_text(sweep.path / "report.md", f"# {sweep.name}\n\n{to_markdown(table(arms))}")
     write_text(sweep.path / "report.csv", to_csv(arms))
     figure = _draw(sweep, arms, metrics)
     if ran and sweep.mlflow_parent_id and not tracking.offline:
@@ -137,7 +138,7 @@ def _draw(sweep: Sweep, arms: Sequence[Arm], metrics: Sequence[str] | None) -> P
         lower_is_better=metric.lower_is_better,
         base_at=0 if key == BASE_KEY else None,
     )
-    return save(drawn, sweep.path / "figure")[0]
+    return save(drawn, sweep.path / (f"figure.{metric.full_name}" if metrics else "figure"))[0]
 
 
 def _is_number(text: str) -> bool:
