@@ -69,7 +69,7 @@ class Progress:
             disable=not self._live,
             dynamic_ncols=True,
             leave=False,
-            bar_format="{desc} {n_fmt}/{total_fmt} {bar} {postfix} {remaining} left",
+            bar_format="{desc} {n_fmt}/{total_fmt} {bar} {remaining} left{postfix}",
         )
 
     def show(self, done: int, facts: str = "") -> None:
