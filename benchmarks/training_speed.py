@@ -21,8 +21,9 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from ftx.config.compose import compose
-from ftx.data.collate import IGNORED, Row, collate
+from ftx.data.collate import IGNORED, collate
 from ftx.data.prepare import Prepared, prepare
+from ftx.data.store import Row
 from ftx.environment import announce_cpu
 from ftx.job import keep_freed_memory
 from ftx.loss import TokenLoss

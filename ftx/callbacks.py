@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ftx import checkpoints, metrics_log
 from ftx.config.schema import RunConfig
-from ftx.data.order import TokenCounter
+from ftx.data.order import TrainingOrder
 from ftx.data.prepare import Prepared
 from ftx.loss import TokenLoss, evaluate_loss
 from ftx.progress import Progress
@@ -45,13 +45,13 @@ class RunCallback(TrainerCallback):
     run: RunConfig
     prepared: Prepared
     folder: RunFolder
+    order: TrainingOrder
     length: Length
     token_loss: TokenLoss
     stop: StopRequest
     on_row: Callable[[], None]
 
     def __post_init__(self) -> None:
-        self._counter = TokenCounter(self.prepared.train, self.run.seed, self.run.schedule.global_batch_size)
         self._clock = StepClock()
         self._facts = ""
         self._step_ended = 0.0
@@ -64,7 +64,7 @@ class RunCallback(TrainerCallback):
         self._progress = Progress(title, self.length.steps, done=step)
         if step == 0 and self.run.schedule.eval_every != "never":
             self._evaluate(kwargs["model"], state)
-        self._clock.restart(step, self._counter.after(step).total)
+        self._clock.restart(step, self.order.seen(step).total)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, schedule = state.global_step, self.run.schedule
@@ -90,7 +90,7 @@ class RunCallback(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         step = state.global_step
-        seen = self._counter.after(step)
+        seen = self.order.seen(step)
         seconds, tps = self._clock.read(step, seen.total)
         ranks = self.run.hardware.nodes * self.run.hardware.processes_per_node
         train_loss = self.token_loss.mean_and_reset()

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ftx import progress
 from ftx.config.schema import RunConfig
-from ftx.data.prepare import Prepared, prepare
+from ftx.data.prepare import prepare
 from ftx.environment import announce_cpu, slurm_job_id
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.lock import Held, lock
@@ -76,7 +76,7 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     disable_progress_bar()
     remove_leftovers(folder)
     prepared = prepare(run)
-    _say_what_is_learned_from(prepared)
+    progress.say(prepared.counts.describe())
     for task in folder.missing_tasks(run):
         check_task(task, prepared)
     trained = folder.model.exists()
@@ -93,16 +93,6 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
         given = TaskInput(model, prepared, run.evaluation.limit, run.evaluation.batch_size, run.seed)
         scores = keep_result(folder, run, task, score_task(task, given))
         progress.say(describe({task: scores[task]}))
-
-
-def _say_what_is_learned_from(prepared: Prepared) -> None:
-    counts = prepared.counts
-    left_out = counts.skipped_rows + counts.dropped_too_long
-    progress.say(
-        f"data: {counts.train_conversations:,} conversations to train on ({counts.train_tokens:,} tokens, "
-        f"{counts.train_supervised_tokens:,} supervised, {counts.train_rows:,} rows), "
-        f"{counts.evaluation_conversations:,} held out, {left_out:,} left out, {counts.truncated:,} truncated"
-    )
 
 
 def keep_freed_memory() -> None:

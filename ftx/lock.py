@@ -84,19 +84,25 @@ def acquire_or_wait(
     *,
     job_id: str | None = None,
     stale_seconds: float = 60,
+    on_wait: Callable[[Holder], None] | None = None,
 ) -> Iterator[bool]:
     """Yield True where we hold the lock and have to build, False once ``ready()`` says that it is built.
 
     If the builder dies, one of those who wait gets True. The longer the wait, the rarer the look (a tenth of the
-    time waited, at most 2 s), so that many ranks do not hammer a shared file system.
+    time waited, at most 2 s), so that many ranks do not hammer a shared file system. ``on_wait`` hears once who it is
+    that we wait for.
     """
     began = time.monotonic()
     with ExitStack() as stack:
         while not ready():
-            if holder(path, stale_seconds) is None:
+            at_it = holder(path, stale_seconds)
+            if at_it is None:
                 with suppress(Held):
                     stack.enter_context(lock(path, job_id=job_id, stale_seconds=stale_seconds))
                     break
+            elif on_wait is not None:
+                on_wait(at_it)
+                on_wait = None
             time.sleep(max(poll_seconds, min((time.monotonic() - began) / 10, 2.0)))
         built = ready()
         if built:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from ftx.data.collate import Row, collate
+from ftx.data.collate import collate
+from ftx.data.store import Row
 
 
 class TokenLoss:

@@ -6,11 +6,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ftx.config.schema import RunConfig
-from ftx.data.files import check_first_row
+from ftx.config.data_checks import COLUMN_ORDER, PLAIN_ORDERS
+from ftx.config.schema import RunConfig, SourceConfig
+from ftx.data.filters import parse_filter
 from ftx.data.fingerprint import cache_folder
-from ftx.data.formats import to_conversation
+from ftx.data.hooks import ORDERS, TRANSFORMS, load_hook
+from ftx.data.hub_names import check_hub_name
 from ftx.data.rows import BadRow
+from ftx.data.sources import held_out_source, is_file, read_source, sources_of, word_of
 from ftx.environment import visible_gpus
 from ftx.errors import UserError
 
@@ -19,26 +22,41 @@ def check_here(run: RunConfig) -> None:
     """Raise UserError for what would stop the run on this machine: hardware, folders, files, the first data row."""
     check_hardware(run)
     check_writable(f"run_root={run.run_root}", Path(run.run_root))
+    check_tracking(run)
+    check_data_here(run)
+
+
+def check_data_here(run: RunConfig) -> None:
+    """The part of it that preparing the run's data needs."""
     if run.data.cache:
         check_writable(f"data.cache={run.data.cache}", cache_folder(run))
-    check_tracking(run)
     check_model_folder(run)
-    check_first_conversation(run)
+    check_first_conversations(run)
 
 
-def check_first_conversation(run: RunConfig) -> None:
-    """The file is there and of its format, and its first row is a conversation."""
-    if run.data.source != "jsonl":
-        return
-    path = Path(str(run.data.path))
-    row = check_first_row(path, columns=run.data.columns or None)
+def check_first_conversations(run: RunConfig) -> None:
+    """Each file is there and of its format, and its first row is a conversation; the user's functions can be loaded."""
+    data = run.data
+    for name in data.transforms:
+        load_hook(TRANSFORMS, "data.transforms", name)
+    if data.order not in PLAIN_ORDERS and not data.order.startswith(COLUMN_ORDER):
+        load_hook(ORDERS, "data.order", data.order)
+    held_out = held_out_source(data)
+    for name, source in [*sources_of(data).items(), *([("", held_out)] if held_out else [])]:
+        parse_filter(source.filter)
+        if is_file(source):
+            check_first_row(name, source, run)
+        else:
+            check_hub_name(word_of(name), source.path)
+
+
+def check_first_row(name: str, source: SourceConfig, run: RunConfig) -> None:
     try:
-        if isinstance(row, BadRow):
-            raise row
-        to_conversation(row, path, run.data.format, run.data.group_by)
-    except BadRow as bad:
-        if run.data.on_bad_row == "error":
-            raise UserError(f"data.path: {bad}; mend it, or skip such rows with data.on_bad_row=skip") from bad
+        next(read_source(name, source, run.data, cache=cache_folder(run)), None)
+    except UserError as error:
+        if not isinstance(error.__cause__, BadRow):
+            raise
+        raise UserError(f"{word_of(name)}: {error}") from error
 
 
 def check_hardware(run: RunConfig) -> None:

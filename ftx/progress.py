@@ -54,9 +54,10 @@ def also_into(path: Path) -> Iterator[None]:
 
 
 class Progress:
-    """Steps of one piece of work, shown as they are done."""
+    """Steps of one piece of work, shown as they are done; ``total`` is None where nobody knows it."""
 
-    def __init__(self, title: str, total: int, *, done: int = 0, unit: str = "step") -> None:
+    def __init__(self, title: str, total: int | None, *, done: int = 0, unit: str = "step", delay: float = 0) -> None:
+        """``delay``: seconds before anything shows on a terminal, for what is mostly over sooner."""
         self._title, self._total, self._unit = title, total, unit
         self._live = sys.stdout.isatty()
         self._begin, self._done_before, self._shown = time.monotonic(), done, time.monotonic()
@@ -65,11 +66,15 @@ class Progress:
             initial=done,
             desc=title,
             unit=unit,
+            unit_scale=unit == "byte",
+            delay=delay,
             file=sys.stdout,
             disable=not self._live,
             dynamic_ncols=True,
             leave=False,
-            bar_format="{desc} {n_fmt}/{total_fmt} {bar} {remaining} left{postfix}",
+            bar_format="{desc} {n_fmt} {unit}s{postfix}"
+            if total is None
+            else "{desc} {n_fmt}/{total_fmt} {bar} {remaining} left{postfix}",
         )
 
     def show(self, done: int, facts: str = "") -> None:
@@ -79,6 +84,9 @@ class Progress:
             self._bar.update(done - self._bar.n)
         elif time.monotonic() - self._shown >= PLAIN_LINE_SECONDS:
             self._shown = time.monotonic()
+            if self._total is None:
+                say(f"{self._title} {self._unit} {done:,}  {facts}")
+                return
             pace = (self._shown - self._begin) / max(done - self._done_before, 1)
             left = tqdm.format_interval((self._total - done) * pace)
             say(f"{self._title} {self._unit} {done:,}/{self._total:,}  {facts}  {left} left")

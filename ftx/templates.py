@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -41,12 +41,26 @@ PROBES: tuple[tuple[list[Any], list[Any] | None], ...] = (
 )
 
 
+OWN = "own"
+
+
 @dataclass(frozen=True)
 class Template:
-    """A Jinja chat template with generation marks, and where it came from."""
+    """A Jinja chat template with generation marks, and where it came from; ``thinking`` is ``data.thinking``."""
 
     name: str
     text: str
+    thinking: str = "template"
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it came with a tokenizer, perhaps from a hub, and not from templates/."""
+        return self.name == OWN
+
+
+def names_of_templates() -> list[str]:
+    """The families that templates/ has a template for."""
+    return sorted(file.stem for file in (CHECKOUT / "templates").glob("*.jinja"))
 
 
 def load_template(name: str) -> Template:
@@ -63,8 +77,8 @@ def choose_template(wanted: str, tokenizer: PreTrainedTokenizerBase) -> Template
         return load_template(wanted)
     own = tokenizer.chat_template
     if isinstance(own, str) and MARKS.search(own):
-        return Template("own", own)
-    known = sorted(file.stem for file in (CHECKOUT / "templates").glob("*.jinja"))
+        return Template(OWN, own)
+    known = names_of_templates()
     if isinstance(own, str):
         special = tokenizer.special_tokens_map
         theirs = _rendered(own, special)
@@ -94,3 +108,13 @@ def _rendered_probe(
 def _agree(ours: Sequence[str | None], theirs: Sequence[str | None]) -> bool:
     """Whether ours renders the same; it may refuse what theirs drops without a word, such as tools, but not all."""
     return any(ours) and all(our in (None, their) for our, their in zip(ours, theirs, strict=True))
+
+
+def with_thinking(template: Template, thinking: str) -> Template:
+    """The template with ``data.thinking``; raises UserError for one that strips reasoning and cannot be told not to."""
+    if thinking == "keep" and "</think>" in template.text and "keep_thinking" not in template.text:
+        raise UserError(
+            f"data.thinking=keep: the tokenizer's own template strips <think> itself; choose the family's with "
+            f"model.template={'|'.join(names_of_templates())}"
+        )
+    return replace(template, thinking=thinking)

@@ -11,9 +11,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from ftx import checkpoints, metrics_log
 from ftx.callbacks import LOSS_STATE, Length, RunCallback
+from ftx.config.checks import ranks
 from ftx.config.schema import RunConfig
-from ftx.data.collate import collate
-from ftx.data.order import EpochRows
+from ftx.data.collate import collate_micro_batch
+from ftx.data.order import MicroBatches, TrainingOrder
 from ftx.data.prepare import Prepared
 from ftx.errors import Interrupted
 from ftx.loss import TokenLoss
@@ -25,11 +26,28 @@ log = logging.getLogger(__name__)
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
-def training_length(run: RunConfig, rows: int) -> Length:
+def training_order(run: RunConfig, prepared: Prepared) -> TrainingOrder:
+    """Which rows make up which step."""
+    packs_steps = run.data.packing and run.data.packing_scope == "global_batch"
+    return TrainingOrder(
+        prepared.train,
+        prepared.cost,
+        order=run.data.order,
+        seed=run.seed,
+        global_batch_size=run.schedule.global_batch_size,
+        pack_to=run.data.max_length if packs_steps else None,
+    )
+
+
+def training_length(run: RunConfig, order: TrainingOrder) -> Length:
     """The last step of an epoch is short where ``global_batch_size`` does not divide the rows."""
-    steps_per_epoch = math.ceil(rows / run.schedule.global_batch_size)
-    steps = run.schedule.epochs * steps_per_epoch
-    return Length(steps_per_epoch, min(steps, run.schedule.max_steps or steps))
+    steps = run.schedule.epochs * order.steps_per_epoch
+    return Length(order.steps_per_epoch, min(steps, run.schedule.max_steps or steps))
+
+
+def micro_batches_in_step(run: RunConfig, order: TrainingOrder) -> int:
+    """The same for every step: as many as the one with the most rows needs."""
+    return math.ceil(order.most_rows(run.schedule.epochs) / (ranks(run) * run.hardware.micro_batch))
 
 
 def train(
@@ -44,7 +62,9 @@ def train(
 
     Raises Interrupted, with a checkpoint written, when ``stop`` is requested.
     """
-    length = training_length(run, len(prepared.train))
+    order = training_order(run, prepared)
+    length = training_length(run, order)
+    accumulation = micro_batches_in_step(run, order)
     resume = checkpoints.latest(folder)
     step = resume[0] if resume else 0
     metrics_log.cut_after(folder.metrics, step if resume else -1)
@@ -53,12 +73,12 @@ def train(
     token_loss = TokenLoss()
     if resume:
         token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))
-    callback = RunCallback(run, prepared, folder, length, token_loss, stop, on_row)
+    callback = RunCallback(run, prepared, folder, order, length, token_loss, stop, on_row)
     trainer = Trainer(
         model=model,
-        args=_arguments(run, folder, length),
-        train_dataset=EpochRows(prepared.train, run.seed),
-        data_collator=collate,
+        args=_arguments(run, folder, length, accumulation),
+        train_dataset=MicroBatches(order, size=run.hardware.micro_batch, accumulation=accumulation),
+        data_collator=collate_micro_batch,
         compute_loss_func=token_loss,
         callbacks=[callback],
     )
@@ -76,16 +96,19 @@ def train(
         raise Interrupted(stop.reason)
 
 
-def _arguments(run: RunConfig, folder: RunFolder, length: Length) -> TrainingArguments:
-    """Trainer's own saving, logging, evaluating and printing are off: they are the callback's."""
+def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: int) -> TrainingArguments:
+    """Trainer's own saving, logging, evaluating and printing are off: they are the callback's.
+
+    An item of the data set is a whole micro-batch, so Trainer's own batches are of one.
+    """
     schedule, method, hardware = run.schedule, run.method, run.hardware
     warmup = schedule.warmup if schedule.warmup >= 1 else math.ceil(schedule.warmup * length.steps)
     return TrainingArguments(
         output_dir=str(checkpoints.writing_folder(folder)),
         num_train_epochs=schedule.epochs,
         max_steps=length.steps,
-        per_device_train_batch_size=hardware.micro_batch,
-        gradient_accumulation_steps=schedule.global_batch_size // hardware.micro_batch,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=accumulation,
         learning_rate=schedule.learning_rate,
         lr_scheduler_type=SCHEDULES[schedule.name],
         warmup_steps=int(warmup),

@@ -15,14 +15,14 @@ from torch.nn.functional import cross_entropy
 from ftx import metrics_log
 from ftx.config.compose import compose
 from ftx.config.schema import RunConfig
-from ftx.data.collate import Row, collate
-from ftx.data.order import epoch_order
+from ftx.data.collate import collate
 from ftx.data.prepare import Prepared, prepare
+from ftx.data.store import Row
 from ftx.loss import TokenLoss, evaluate_loss
 from ftx.models import load_model
 from ftx.run_folder import RunFolder
 from ftx.stopping import StopRequest
-from ftx.trainer import train
+from ftx.trainer import micro_batches_in_step, train, training_order
 
 CPU = torch.device("cpu")
 
@@ -112,10 +112,9 @@ def trained_by_hand(run: RunConfig, prepared: Prepared, steps: int):
     model.set_attn_implementation("eager")
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.schedule.learning_rate, weight_decay=0.0)
     records, first_gradient = [], []
-    rows, size = list(prepared.train), run.schedule.global_batch_size
+    order = training_order(run, prepared)
     for epoch in range(run.schedule.epochs):
-        ordered = [rows[at] for at in epoch_order(len(rows), run.seed, epoch)]
-        for begin in range(0, len(ordered), size):
+        for step in range(order.steps_per_epoch):
             if len(records) == steps:
                 break
             warmup = int(run.schedule.warmup)
@@ -123,7 +122,8 @@ def trained_by_hand(run: RunConfig, prepared: Prepared, steps: int):
             share = done / warmup if done < warmup else (steps - done) / (steps - warmup)
             for group in optimizer.param_groups:
                 group["lr"] = run.schedule.learning_rate * share
-            losses = torch.cat([one for row in ordered[begin : begin + size] for one in token_losses(model, row)])
+            rows = map(order.row, order.rows(epoch, step))
+            losses = torch.cat([one for row in rows for one in token_losses(model, row)])
             losses.mean().backward()
             first_gradient = first_gradient or [weights.grad.clone() for weights in model.parameters()]
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.method.max_grad_norm)
@@ -139,8 +139,9 @@ def trained_by_hand(run: RunConfig, prepared: Prepared, steps: int):
         ("data.packing=false", "schedule.global_batch_size=3"),
         ("data.packing=false", "schedule.max_steps=7"),
         ("data.packing=true", "data.max_length=128"),
+        ("data.packing_scope=global_batch", "data.packing=true", "data.max_length=128", "schedule.global_batch_size=6"),
     ],
-    ids=["short_last_step", "max_steps", "packed"],
+    ids=["short_last_step", "max_steps", "packed", "packed_by_step"],
 )
 def test_training_equals_a_loop_by_hand_in_every_step(data, tmp_path, words):
     """20 conversations, uneven in tokens; the last step of an epoch is short where the rows do not divide."""
@@ -159,7 +160,8 @@ def test_training_equals_a_loop_by_hand_in_every_step(data, tmp_path, words):
         assert row["grad_norm"] == pytest.approx(norm, rel=2e-4)
         assert row["supervised_tokens"] == supervised
     assert len({tokens for _, _, tokens, _ in records}) > 1
-    for ours, right in zip(passes[run.schedule.global_batch_size - 1], first_gradient, strict=True):
+    first_step = passes[micro_batches_in_step(run, training_order(run, prepared)) - 1]
+    for ours, right in zip(first_step, first_gradient, strict=True):
         torch.testing.assert_close(ours, right, atol=1e-6, rtol=1e-4)
     for ours, right in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, right, atol=2e-5, rtol=1e-4)

@@ -75,7 +75,7 @@ TOGETHER: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "zero": (["data.limit=0"], ["data.limit=0", "at least 1"]),
     "negative seed": (["seed=-1"], ["seed=-1", "at least 0"]),
     "huge seed": (["seed=99999999999999"], ["seed=99999999999999", "at most 4294967295"]),
-    "share": (["data.holdout=1"], ["data.holdout=1", "at most 0.9"]),
+    "share": (["data.holdout=0.95"], ["data.holdout=0.95", "at most 0.9", "whole number"]),
     "steps or word": (["schedule.save_every=often"], ["schedule.save_every=often", "epoch, never", "number of steps"]),
     "warm-up": (["schedule.warmup=1.5"], ["schedule.warmup=1.5", "0.1, or 2"]),
     "warm-up too long": (

@@ -31,6 +31,9 @@ CONF = CHECKOUT / "conf"
 OUTSIDE_CONF = {"experiment": (CHECKOUT / "experiments", "_global_"), "launcher": (CHECKOUT / "launchers", None)}
 
 
+SOURCES = "data.sources"
+
+
 @dataclass(frozen=True)
 class Arm:
     """One run as Hydra composes it: not yet named nor checked across its keys."""
@@ -130,7 +133,7 @@ class _Composer:
     def _compose(self, words: Sequence[str]) -> DictConfig:
         self._parse(words)
         search = [f"hydra.searchpath=[file://{self._config_dir.resolve()}]"] if self._config_dir else []
-        return hydra_compose("train", overrides=[*words, *search], return_hydra_config=True)
+        return hydra_compose("train", overrides=[*map(_adding, words), *search], return_hydra_config=True)
 
     def _arm(self, composed: DictConfig, words: Sequence[str]) -> Arm:
         choices = {group: choice for group, choice in composed.hydra.runtime.choices.items() if "hydra" not in group}
@@ -146,3 +149,8 @@ class _Composer:
             if file.is_file():
                 return tuple(flat(OmegaConf.to_container(OmegaConf.load(file))))
         return ()
+
+
+def _adding(word: str) -> str:
+    """As Hydra has to hear it: the sources of a mixture have names of the user's, which no schema knows beforehand."""
+    return f"++{word}" if word.startswith(f"{SOURCES}.") else word

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from ftx.config.data_checks import check_data
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.schema import RunConfig
 from ftx.environment import CHECKOUT
@@ -11,17 +12,30 @@ from ftx.errors import UserError
 
 TASKS = ("classification", "loss")
 
+# Sources that have one path.
+SINGLE = ("jsonl", "hub")
+
 # Key or section → when it is read, and what to say where it is not.
 READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "method.lora": (lambda run: run.method.name == "lora", "only method=lora does"),
     "model.architecture": (lambda run: run.model.weights == "random", "only model=tiny, a random model, does"),
     "model.name": (lambda run: run.model.weights == "pretrained", "only model=hub does"),
     "model.revision": (lambda run: run.model.weights == "pretrained", "only models from the hub have revisions"),
-    "data.path": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
-    "data.on_bad_row": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
-    "data.format": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
-    "data.columns": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
-    "data.group_by": (lambda run: run.data.source == "jsonl", "only data=jsonl does"),
+    "data.path": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
+    "data.on_bad_row": (lambda run: run.data.source != "stdlib_docs", "data=stdlib_docs has no rows"),
+    "data.format": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
+    "data.columns": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
+    "data.filter": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
+    "data.group_by": (lambda run: run.data.source != "stdlib_docs", "data=stdlib_docs has its own groups"),
+    "data.transforms": (lambda run: run.data.source != "stdlib_docs", "data=stdlib_docs has no rows"),
+    "data.subset": (lambda run: run.data.source == "hub", "only data=hub does"),
+    "data.split": (lambda run: run.data.source == "hub", "only data=hub does"),
+    "data.revision": (lambda run: run.data.source == "hub", "only data=hub does"),
+    "data.holdout_path": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
+    "data.holdout_split": (lambda run: run.data.source == "hub", "only data=hub does"),
+    "data.holdout": (lambda run: not has_held_out_source(run), "data.holdout_path or data.holdout_split does"),
+    "data.sources": (lambda run: run.data.source == "mixture", "only data=mixture does"),
+    "data.packing_scope": (lambda run: run.data.packing, "data.packing=false packs nothing"),
     "hardware.strategy": (lambda run: ranks(run) > 1, "one process has nothing to share"),
     "hardware.threads": (lambda run: run.hardware.device == "cpu", "only hardware=cpu does"),
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
@@ -37,6 +51,11 @@ def ranks(run: RunConfig) -> int:
     return run.hardware.nodes * run.hardware.processes_per_node
 
 
+def has_held_out_source(run: RunConfig) -> bool:
+    """Whether the conversations for evaluation come from a source of their own."""
+    return run.data.holdout_path is not None or run.data.holdout_split is not None
+
+
 def check_run(run: RunConfig) -> None:
     """Raise UserError for the first value, or pair of values, that cannot be."""
     check_values(run)
@@ -48,6 +67,7 @@ def check_run(run: RunConfig) -> None:
         _check_schedule,
         _check_hardware,
         _check_template,
+        check_data,
         _check_tasks,
         _check_tracking,
     ):
@@ -128,6 +148,8 @@ def _check_required(run: RunConfig) -> None:
         raise UserError(
             "data.path is not set: data=jsonl needs data.path=FILE (.jsonl .json .csv .tsv .parquet, also .gz)"
         )
+    if run.data.source == "hub" and not run.data.path:
+        raise UserError("data.path is not set: data=hub needs data.path=OWNER/NAME of a data set on the hub")
 
 
 def _check_batch(run: RunConfig) -> None:
@@ -191,7 +213,7 @@ def _check_tasks(run: RunConfig) -> None:
             raise UserError(
                 f"evaluation.tasks=[{task}]: no such task{did_you_mean(task, TASKS)}; there are {', '.join(TASKS)}"
             )
-    if run.evaluation.tasks and run.data.holdout == 0:
+    if run.evaluation.tasks and run.data.holdout == 0 and not has_held_out_source(run):
         raise UserError(
             "data.holdout=0: nothing is kept aside for evaluation; say evaluation.tasks=[] or a share above 0"
         )

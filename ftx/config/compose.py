@@ -1,5 +1,6 @@
 """Words on the command line become checked RunConfigs."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.identity import identity_keys
-from ftx.config.schema import RunConfig
+from ftx.config.schema import DataConfig, RunConfig
 from ftx.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 NAMED_AFTER = ("model", "method", "data")
 SQLITE = "sqlite:///"
+FILE_NAME = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,33 @@ def _independent_of_folder(run: RunConfig) -> RunConfig:
         run,
         run_root=_absolute(run.run_root),
         model=replace(run.model, name=name),
-        data=replace(
-            run.data,
-            path=run.data.path and _absolute(run.data.path),
-            cache=run.data.cache and _absolute(run.data.cache),
-        ),
+        data=_data_independent_of_folder(run.data),
         tracking=replace(run.tracking, uri=uri),
     )
+
+
+def _data_independent_of_folder(data: DataConfig) -> DataConfig:
+    path, held_out = data.path, data.holdout_path
+    sources = {
+        name: replace(source, path=_absolute(source.path)) if looks_like_a_file(source.path) else source
+        for name, source in data.sources.items()
+    }
+    return replace(
+        data,
+        path=_absolute(path) if path and data.source == "jsonl" else path,
+        holdout_path=_absolute(held_out)
+        if held_out and (data.source == "jsonl" or looks_like_a_file(held_out))
+        else held_out,
+        sources=sources,
+        cache=data.cache and _absolute(data.cache),
+    )
+
+
+def looks_like_a_file(path: str) -> bool:
+    """Whether a source's path means a file here; else it names a data set on the hub."""
+    if path.startswith(("/", ".", "~")) or path.count("/") > 1 or FILE_NAME.search(path):
+        return True
+    return Path(path).exists()
 
 
 def _absolute(path: str) -> str:

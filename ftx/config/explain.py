@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
@@ -20,6 +21,7 @@ from yaml import MarkedYAMLError
 
 from ftx.config.help import choices_of, groups
 from ftx.config.keys import did_you_mean, schema_fields
+from ftx.config.schema import SourceConfig
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 # What to write where somebody gives a group the thing itself.
@@ -65,6 +67,10 @@ def no_such_choice(group: str, choice: str, config_dir: Path | None = None) -> s
 
 def no_such_key(name: str) -> str:
     """A key that is not in the schema."""
+    source = re.match(r"data\.sources\.[^.]+\.", name)
+    if source:
+        known = [f"{source[0]}{item.name}" for item in fields(SourceConfig)]
+        return f"{name}: no such key{did_you_mean(name, known)}; there are {', '.join(known)}"
     known = [known_name for known_name, _, _ in schema_fields()]
     guess = did_you_mean(name, known if "." in name else known + groups())
     return f"{name}: no such key{guess}; --cfg job shows all keys of a run"

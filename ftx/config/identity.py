@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from ftx.config.keys import flat, schema_fields
-from ftx.config.schema import SCHEMA_VERSION, RunConfig
+from ftx.config.schema import SCHEMA_VERSION, RunConfig, SourceConfig
 
 HASH_LENGTH = 8
 
@@ -16,7 +16,15 @@ def identity_keys(run: RunConfig) -> dict[str, Any]:
     Leaving defaults out means that a key added later, at its default, changes nobody's hash.
     """
     values, defaults = flat(run), flat(RunConfig())
-    return {name: values[name] for name, _, belongs in schema_fields() if belongs and values[name] != defaults[name]}
+    changed = {name: values[name] for name, _, belongs in schema_fields() if belongs and values[name] != defaults[name]}
+    if run.data.sources:
+        changed["data.sources"] = {name: _source_keys(source) for name, source in run.data.sources.items()}
+    return changed
+
+
+def _source_keys(source: SourceConfig) -> dict[str, Any]:
+    values, defaults = flat(source), flat(SourceConfig())
+    return {name: value for name, value in values.items() if name != "path" and value != defaults[name]}
 
 
 def run_hash(run: RunConfig, data_fingerprint: str, model_fingerprint: str) -> str:

@@ -9,13 +9,12 @@ from ftx.config.schema import RunConfig
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings or dataclasses as one level of dotted keys; lists stay whole."""
-    pairs: Any = (
-        [(item.name, getattr(tree, item.name)) for item in fields(tree)] if is_dataclass(tree) else tree.items()
-    )
+    """Nested mappings or dataclasses as one level of dotted keys; lists stay whole, and a dataclass's mappings too."""
+    is_config = is_dataclass(tree)
+    pairs: Any = [(item.name, getattr(tree, item.name)) for item in fields(tree)] if is_config else tree.items()
     found: dict[str, Any] = {}
     for name, value in pairs:
-        if is_dataclass(value) or isinstance(value, Mapping):
+        if is_dataclass(value) or (isinstance(value, Mapping) and value and not is_config):
             found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value

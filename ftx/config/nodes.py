@@ -1,8 +1,11 @@
 """The schema as OmegaConf sees it."""
 
+from dataclasses import replace
+from typing import Any
+
 from omegaconf import DictConfig, Node, OmegaConf
 
-from ftx.config.schema import RunConfig
+from ftx.config.schema import RunConfig, SourceConfig
 
 
 def run_schema() -> DictConfig:
@@ -15,7 +18,16 @@ def run_schema() -> DictConfig:
 def to_run(values: object) -> RunConfig:
     """The run that plain values describe; raises OmegaConf's errors for an unknown key or a wrong type."""
     run: RunConfig = OmegaConf.to_object(OmegaConf.merge(run_schema(), values))  # type: ignore[assignment]
-    return run
+    return replace(run, data=replace(run.data, sources=_to_sources(run.data.sources)))
+
+
+def _to_sources(values: dict[str, Any]) -> dict[str, SourceConfig]:
+    """Checked as ``data.sources``, so that errors name the whole key."""
+    schema = OmegaConf.create({"data": {"sources": {name: SourceConfig() for name in values}}})
+    _allow_writes(schema)
+    merged: Any = OmegaConf.to_object(OmegaConf.merge(schema, {"data": {"sources": values}}))
+    sources: dict[str, SourceConfig] = merged["data"]["sources"]
+    return sources
 
 
 def _allow_writes(node: Node) -> None:

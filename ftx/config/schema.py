@@ -100,26 +100,65 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """One source of a mixture; the keys mean what the same keys of ``data`` mean for a single source."""
+
+    path: str = key("", identity=False)
+    subset: str | None = None
+    split: str = "train"
+    revision: str = "main"
+    columns: list[str] = key([])
+    format: str = key("auto", choices=("auto", *FORMATS))
+    filter: list[str] = key([])
+    # Its share of the mixture beside the other weights; no conversation is taken twice.
+    weight: float | None = key(None, above=0)
+    # Exactly so many conversations, drawn by the seed; null: all, or what the weight gives.
+    rows: int | None = key(None, minimum=1)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What is learned from, and how it becomes rows of tokens."""
 
-    source: str = key("stdlib_docs", choices=("stdlib_docs", "jsonl"))
-    # Identity follows the content of the file, not where it lies.
+    source: str = key("stdlib_docs", choices=("stdlib_docs", "jsonl", "hub", "mixture"))
+    # A file, or OWNER/NAME of a data set on the hub. Identity follows the content, not where it lies.
     path: str | None = key(None, identity=False)
-    # What a row of the file is; auto recognises it where its keys leave no doubt.
+    # Which configuration, split and revision of a hub data set.
+    subset: str | None = None
+    split: str = "train"
+    revision: str = "main"
+    # The sources of data=mixture by name, each a SourceConfig. (OmegaConf adds no entries to a mapping of dataclasses.)
+    sources: dict[str, Any] = key({})
+    # What a row is; auto recognises it where its keys leave no doubt.
     format: str = key("auto", choices=("auto", *FORMATS))
-    # The names of a csv file's columns where it has no header line.
+    # The names of a csv file's columns where it has no header line; of a hub data set, the only columns to fetch.
     columns: list[str] = key([])
+    # Only rows for which all of these hold, as in "score>=4"; the others are counted.
+    filter: list[str] = key([])
+    # Functions of yours over rows, by the name of an entry point or as MODULE:FUNCTION.
+    transforms: list[str] = key([])
     # Rows with the same value of this column stay on one side of the held-out split.
     group_by: str | None = None
     # At most so many training conversations, the first ones in the seeded order.
     limit: int | None = key(None, minimum=1)
-    # The share of conversations kept aside for evaluation; 0 keeps none.
-    holdout: float = key(0.1, minimum=0, maximum=0.9)
+    # Kept aside for evaluation: below 1 a share of the conversations, from 1 on a number of them; 0 keeps none.
+    holdout: float = key(0.1, minimum=0)
+    # Where the conversations for evaluation come from instead: a file of their own, another split of the data set.
+    holdout_path: str | None = key(None, identity=False)
+    holdout_split: str | None = None
+    # The reasoning in <think> … </think>: as the model's own template has it, kept in every answer, or stripped from
+    # the answers before the last question.
+    thinking: str = key("template", choices=("template", "keep", "strip"))
     # Tokens: of a packed row, and the most that one conversation may have.
     max_length: int = key(1024, minimum=8)
     packing: bool = True
-    too_long: str = key("error", choices=("error", "drop", "truncate"))
+    # dataset: rows are packed from all conversations. global_batch: from those of one step, which are the same ones
+    # as without packing.
+    packing_scope: str = key("dataset", choices=("dataset", "global_batch"))
+    too_long: str = key("error", choices=("error", "drop", "truncate", "split"))
+    # balanced: shuffled, the rows of a step cost about the same. random: shuffled. A curriculum: source,
+    # shortest_first, longest_first, column:NAME (lowest first), column:-NAME, an entry point or MODULE:FUNCTION.
+    order: str = "balanced"
     on_bad_row: str = key("error", choices=("error", "skip"))
     # Where prepared data is kept; null: <run_root>/.cache.
     cache: str | None = key(None, identity=False)

@@ -1,26 +1,15 @@
 """Rows of tokens into what a model's forward takes: one flat sequence, with the borders of its segments."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ftx.data.store import Row
+
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row that enters the model: segments one after another.
-
-    ``input_ids`` and ``supervised`` have one entry for each token, ``lengths`` one for each segment; they add up.
-    """
-
-    input_ids: np.ndarray
-    supervised: np.ndarray
-    lengths: np.ndarray
-    ids: tuple[str, ...] = ()
+NO_ROW = Row(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=bool), np.ones(1, dtype=np.int32))
 
 
 def predicted_positions(row: Row) -> np.ndarray:
@@ -55,3 +44,9 @@ def collate(rows: Sequence[Row]) -> dict[str, Any]:
         "logits_to_keep": torch.from_numpy(keep.astype(np.int64)),
         "labels": torch.from_numpy(labels.astype(np.int64)),
     }
+
+
+def collate_micro_batch(batch: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """What Trainer's loader hands over: one micro-batch of rows, a token of nobody's where it has none."""
+    (rows,) = batch
+    return collate(rows or [NO_ROW])

@@ -12,10 +12,11 @@ class Conversation:
 
     ``id`` says where it came from and stays the same from run to run (``chats.jsonl:12``). Conversations with one
     ``group`` (threads of one tree, methods of one class) always fall on the same side of the held-out split; an empty
-    group stands for the conversation alone.
+    group stands for the conversation alone. ``rank`` is its place in a curriculum, the lowest first.
     """
 
     id: str
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     group: str = ""
+    rank: float = 0.0

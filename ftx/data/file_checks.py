@@ -3,17 +3,19 @@
 import contextlib
 import difflib
 import gzip
+import io
 import json
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from ftx.errors import UserError
 
 _HEAD = 2**16
+_BUFFER = 2**18
 _ARRAY_START = re.compile(r"\[\s*(\{|$)")
 _JSON_LIST, _JSON_LINES, _PARQUET = "a JSON list", "JSON Lines", "parquet"
 _CONTENT = {
@@ -95,12 +97,30 @@ def check_content(path: Path, suffix: str, compressed: bool) -> None:
         raise UserError(f"data.path: {path} is not parquet, though its name says so{instead}")
 
 
+class _Watched(io.FileIO):
+    """A file that tells how far it has been read."""
+
+    def __init__(self, path: Path, on_position: Callable[[int], None]) -> None:
+        super().__init__(path, "rb")
+        self._on_position = on_position
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = super().readinto(buffer)
+        self._on_position(self.tell())
+        return count
+
+
 @contextlib.contextmanager
-def opened(path: Path, compressed: bool) -> Iterator[IO[bytes]]:
-    """The file for reading; what keeps it from being read is a ``UserError``, also inside the block."""
+def opened(path: Path, compressed: bool, on_position: Callable[[int], None] | None = None) -> Iterator[IO[bytes]]:
+    """The file for reading; what keeps it from being read is a ``UserError``, also inside the block.
+
+    ``on_position`` hears how many bytes of it have been read, each time that a buffer has been filled.
+    """
     try:
-        with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
-            yield cast(IO[bytes], stream)
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(_Watched(path, on_position) if on_position else io.FileIO(path))
+            stream = stack.enter_context(io.BufferedReader(raw, _BUFFER))
+            yield cast(IO[bytes], stack.enter_context(gzip.open(stream, "rb")) if compressed else stream)
     except EOFError:
         raise UserError(f"data.path: {path} is a gzip that is cut off; download or write it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:

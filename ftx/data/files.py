@@ -20,10 +20,13 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _CELL_LIMIT = 2**26  # characters; keeps a quote that is never closed from pulling the whole file into memory
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row | BadRow]:
+def read_rows(
+    path: Path, columns: Sequence[str] | None = None, on_position: Callable[[int], None] | None = None
+) -> Iterator[Row | BadRow]:
     """All rows in the order of the file, the wrong ones as ``BadRow`` so that the caller may stop or skip.
 
-    ``columns`` are the names for a csv or tsv without header.
+    ``columns`` are the names for a csv or tsv without header. ``on_position`` hears now and then how many bytes of the
+    file on disk have been read.
 
     What can be seen from the file's name and its first bytes is a ``UserError`` at the call; what shows only on the way
     (a cut-off gzip, a JSON array that stops parsing, no rows at all) is one while iterating.
@@ -32,10 +35,10 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row 
     suffix, compressed = format_of(path)
     check_content(path, suffix, compressed)
     if columns is None:
-        return _rows(path, compressed, _READERS[suffix])
+        return _rows(path, compressed, _READERS[suffix], on_position)
     if suffix not in _DELIMITERS:
         raise UserError(f"data.path: {path} is no csv or tsv, so its columns cannot be named")
-    return _rows(path, compressed, partial(_read_csv, delimiter=_DELIMITERS[suffix], columns=columns))
+    return _rows(path, compressed, partial(_read_csv, delimiter=_DELIMITERS[suffix], columns=columns), on_position)
 
 
 def check_first_row(path: Path, columns: Sequence[str] | None = None) -> Row | BadRow:
@@ -50,9 +53,11 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest()
 
 
-def _rows(path: Path, compressed: bool, read: _Reader) -> Iterator[Row | BadRow]:
+def _rows(
+    path: Path, compressed: bool, read: _Reader, on_position: Callable[[int], None] | None
+) -> Iterator[Row | BadRow]:
     row = None
-    with opened(path, compressed) as stream:
+    with opened(path, compressed, on_position) as stream:
         for row in read(path, stream):
             yield row
     if row is None:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
-from ftx.config.schema import RunConfig
+from ftx.config.data_checks import COLUMN_ORDER, PLAIN_ORDERS
+from ftx.config.schema import RunConfig, SourceConfig
 from ftx.data import files, stdlib_docs
-from ftx.environment import hub_is_offline
-from ftx.errors import UserError
+from ftx.data.hooks import ORDERS, TRANSFORMS, hook_fingerprint
+from ftx.data.hub_names import hub_commit
+from ftx.data.sources import held_out_source, hub_split, is_file, sources_of, word_of
 from ftx.run_folder import write_json
 
 MODEL_FILES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"}
@@ -20,10 +21,28 @@ def cache_folder(run: RunConfig) -> Path:
 
 
 def data_fingerprint(run: RunConfig) -> str:
-    """A hash of the source's content."""
-    if run.data.source == "stdlib_docs":
+    """A hash of the content of all sources, and of the user's own functions over them."""
+    data, cache = run.data, cache_folder(run)
+    if data.source == "stdlib_docs":
         return stdlib_docs.fingerprint()
-    return _file_hash(Path(str(run.data.path)), cache_folder(run))
+    parts = {name: _content(source, word_of(name), cache) for name, source in sources_of(data).items()}
+    if held_out := held_out_source(data):
+        word = "data.holdout_path" if data.holdout_path else "data.path"
+        parts["held out"] = f"{_content(held_out, word, cache)} {held_out.split if data.holdout_split else ''}"
+    for name in data.transforms:
+        parts[f"transform {name}"] = hook_fingerprint(TRANSFORMS, "data.transforms", name)
+    if data.order not in PLAIN_ORDERS and not data.order.startswith(COLUMN_ORDER):
+        parts["order"] = hook_fingerprint(ORDERS, "data.order", data.order)
+    if list(parts) == [""]:
+        return parts[""]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _content(source: SourceConfig, word: str, cache: Path) -> str:
+    if is_file(source):
+        return _file_hash(Path(source.path), cache)
+    split = hub_split(source, word, cache)
+    return f"{split.name}@{split.commit}"
 
 
 def model_fingerprint(run: RunConfig) -> str:
@@ -33,38 +52,11 @@ def model_fingerprint(run: RunConfig) -> str:
     name = str(run.model.name)
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        return f"{name}@{hub_commit(name, run.model.revision)}"
+        commit = hub_commit(name, run.model.revision, kind="model", word="model.name", cache=cache_folder(run))
+        return f"{name}@{commit}"
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix in MODEL_FILES)
     hashes = [f"{file.name}:{_file_hash(file, cache_folder(run))}" for file in files]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def hub_commit(name: str, revision: str) -> str:
-    """The commit that a hub revision stands for, from the local cache when the hub is off limits."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HFValidationError, HTTPError
-
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    reference = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
-    if not hub_is_offline():
-        try:
-            return str(HfApi().model_info(name, revision=revision).sha)
-        except HFValidationError as error:
-            raise UserError(f"model.name={name}: neither a folder nor a hub name (OWNER/MODEL)") from error
-        except (HTTPError, OSError) as error:
-            if not reference.exists():
-                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise UserError(
-                    f"model.name={name}: the hub does not give revision {revision} ({reason}); "
-                    "mend the name or the network, or give a folder"
-                ) from error
-    if reference.exists():
-        return reference.read_text(encoding="utf-8").strip()
-    raise UserError(
-        f"model.name={name}: not a folder, not in the local hub cache, and HF_HUB_OFFLINE forbids asking the hub; "
-        "unset it or give a folder"
-    )
 
 
 def _file_hash(path: Path, cache: Path) -> str:

@@ -1,34 +1,56 @@
-"""Which row comes when: a function of seed and epoch alone, so that it is the same after every resume."""
+"""Which rows make up which step, and who computes them: functions of seed and epoch, so the same after every resume."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ftx.data.collate import Row
-from ftx.data.store import RowStore
+from ftx.data.cost import Cost
+from ftx.data.packing import pack
+from ftx.data.store import Row, RowStore, row_of
+
+# Rows whose costs are closer than this share are alike: among them the order is random.
+ALIKE = 1 / 64
 
 
-def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the rows for one epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
+def epoch_steps(costs: np.ndarray, batch: int, *, order: str, seed: int, epoch: int) -> list[np.ndarray]:
+    """The items of each step of an epoch, every item once; the last step is short where ``batch`` does not divide.
+
+    ``order``: ``balanced`` puts items of similar cost into one step, so that no device waits however many share it, and
+    shuffles the steps; ``random`` shuffles the items; anything else takes them as they are, in every epoch.
+    """
+    count = len(costs)
+    draw = np.random.default_rng([seed, epoch])
+    if order == "random":
+        return _cut(draw.permutation(count), batch)
+    if order != "balanced":
+        return _cut(np.arange(count), batch)
+    shuffled = draw.permutation(count)
+    buckets = np.floor(np.log(costs[shuffled]) / np.log1p(ALIKE))
+    by_cost = shuffled[np.argsort(buckets, kind="stable")]
+    short = count % batch
+    begin = int(draw.integers(count - short + 1)) if short else count
+    whole = _cut(np.concatenate([by_cost[:begin], by_cost[begin + short :]]), batch)
+    steps = [whole[at] for at in draw.permutation(len(whole))]
+    return [*steps, by_cost[begin : begin + short]] if short else steps
 
 
-class EpochRows(Sequence[Row]):
-    """The training rows in the order of the current epoch; Trainer's data loader calls ``set_epoch``."""
+def share(costs: np.ndarray, ranks: int, most: int) -> list[list[int]]:
+    """The rows of one step for each rank, at most ``most`` each: the dearest first, each to the rank with least so far.
 
-    def __init__(self, store: RowStore, seed: int) -> None:
-        self._store, self._seed = store, seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        self._order = epoch_order(len(self._store), self._seed, epoch)
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
-        return self._store[int(self._order[index])]
+    (Longest processing time first: Graham, 1969.) Raises ValueError where there are more rows than places.
+    """
+    if len(costs) > ranks * most:
+        raise ValueError(f"{len(costs)} rows do not fit {ranks} ranks with {most} each")
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    least = [(0.0, rank) for rank in range(ranks)]
+    for row in np.argsort(-costs, kind="stable"):
+        load, rank = heapq.heappop(least)
+        shares[rank].append(int(row))
+        if len(shares[rank]) < most:
+            heapq.heappush(least, (load + float(costs[row]), rank))
+    return shares
 
 
 @dataclass(frozen=True)
@@ -39,21 +61,101 @@ class TokenTotals:
     supervised: int
 
 
-class TokenCounter:
-    """Tokens seen after any step, from the order of the rows alone: a resume cannot miscount."""
+class TrainingOrder:
+    """All of a training's steps.
 
-    def __init__(self, store: RowStore, seed: int, global_batch_size: int) -> None:
-        self._counts, self._seed, self._batch = store.token_counts(), seed, global_batch_size
-        self.steps_per_epoch = -(-len(store) // global_batch_size)
-        self._epoch, self._sums = -1, np.zeros((1, 2), dtype=np.int64)
+    Items are the rows of the store. With ``pack_to`` (``data.packing_scope=global_batch``) the items of a step are
+    packed into rows of at most so many tokens; else each is a row of its own.
+    """
 
-    def after(self, step: int) -> TokenTotals:
-        epoch, steps = divmod(step, self.steps_per_epoch)
+    def __init__(
+        self, items: RowStore, cost: Cost, *, order: str, seed: int, global_batch_size: int, pack_to: int | None = None
+    ) -> None:
+        self.items, self._order, self._seed, self._batch, self._pack_to = items, order, seed, global_batch_size, pack_to
+        self._costs, self._counts = cost.of_rows(items), items.token_counts()
+        self._epoch, self._steps = -1, list[np.ndarray]()
+        self._seen = np.zeros((1, 2), dtype=np.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.items) // self._batch)
+
+    def steps(self, epoch: int) -> list[np.ndarray]:
+        """The items of each step."""
         if epoch != self._epoch:
-            ordered = self._counts[epoch_order(len(self._counts), self._seed, epoch)]
-            self._epoch, self._sums = (
-                epoch,
-                np.concatenate([np.zeros((1, 2), dtype=np.int64), np.cumsum(ordered, axis=0)]),
+            self._epoch = epoch
+            self._steps = epoch_steps(self._costs, self._batch, order=self._order, seed=self._seed, epoch=epoch)
+            sums = np.array([self._counts[step].sum(axis=0) for step in self._steps])
+            self._seen = np.concatenate([np.zeros((1, 2), dtype=np.int64), np.cumsum(sums, axis=0)])
+        return self._steps
+
+    def rows(self, epoch: int, step: int) -> list[np.ndarray]:
+        """The rows of a step, each as the items in it."""
+        items = self.steps(epoch)[step]
+        if self._pack_to is None:
+            return [items[at : at + 1] for at in range(len(items))]
+        return [items[row] for row in pack(self._counts[items, 0], self._pack_to)]
+
+    def most_rows(self, epochs: int) -> int:
+        """Of any step of the first ``epochs`` epochs."""
+        if self._pack_to is None:
+            return min(self._batch, len(self.items))
+        return max(len(self.rows(epoch, step)) for epoch in range(epochs) for step in range(self.steps_per_epoch))
+
+    def micro_batches(
+        self, epoch: int, step: int, *, ranks: int, size: int, count: int
+    ) -> list[list[list[np.ndarray]]]:
+        """``[rank][micro-batch]``: rows, as the items in each; ``count`` micro-batches of at most ``size`` rows a rank.
+
+        The dearest rows come first on every rank, so that the ranks' micro-batches cost about the same one by one; the
+        last ones may be empty.
+        """
+        rows = self.rows(epoch, step)
+        costs = np.array([self._costs[row].sum() for row in rows])
+        shares = share(costs, ranks, most=count * size)
+        return [[[rows[at] for at in mine[n * size : (n + 1) * size]] for n in range(count)] for mine in shares]
+
+    def row(self, items: np.ndarray) -> Row:
+        """The row that these items make."""
+        return row_of(self.items.tokens, np.concatenate([self.items.members_of(int(item)) for item in items]))
+
+    def seen(self, step: int) -> TokenTotals:
+        """Tokens seen after a step, from the order alone: a resume cannot miscount."""
+        epoch, steps = divmod(step, self.steps_per_epoch)
+        self.steps(epoch)
+        total, supervised = self._counts.sum(axis=0) * epoch + self._seen[steps]
+        return TokenTotals(int(total), int(supervised))
+
+
+class MicroBatches(Sequence[list[Row]]):
+    """What one rank computes in the current epoch, micro-batch after micro-batch; Trainer calls ``set_epoch``.
+
+    Every step has ``accumulation`` of them; one without rows takes part with weight zero.
+    """
+
+    def __init__(self, order: TrainingOrder, *, size: int, accumulation: int, rank: int = 0, ranks: int = 1) -> None:
+        self._order, self._size, self._accumulation = order, size, accumulation
+        self._rank, self._ranks = rank, ranks
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._step, self._current = -1, list[list[np.ndarray]]()
+
+    def __len__(self) -> int:
+        return self._order.steps_per_epoch * self._accumulation
+
+    def __getitem__(self, index: int) -> list[Row]:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        step, at = divmod(index, self._accumulation)
+        if step != self._step:
+            shares = self._order.micro_batches(
+                self._epoch, step, ranks=self._ranks, size=self._size, count=self._accumulation
             )
-        seen = self._counts.sum(axis=0) * epoch + self._sums[min(steps * self._batch, len(self._counts))]
-        return TokenTotals(int(seen[0]), int(seen[1]))
+            self._step, self._current = step, shares[self._rank]
+        return [self._order.row(items) for items in self._current[at]]
+
+
+def _cut(items: np.ndarray, size: int) -> list[np.ndarray]:
+    return [items[at : at + size] for at in range(0, len(items), size)]

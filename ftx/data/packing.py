@@ -1,6 +1,9 @@
 """Conversations into rows of at most ``max_length`` tokens, none cut, as few rows as best-fit decreasing finds."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
 
 
 def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
@@ -29,4 +32,18 @@ def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
         left = space - length
         with_space.setdefault(left, []).append(row)
         occupied |= 1 << left
+    return rows
+
+
+def pack_in_order(lengths: Sequence[int], max_length: int, window: int = 64) -> list[list[int]]:
+    """As ``pack``, but what comes early stays early: items are packed among the next ``window`` rows' worth of tokens.
+
+    Rows come in the order of the first item in them.
+    """
+    window_of_item = np.cumsum(lengths) // (window * max_length)
+    borders = [0, *(np.flatnonzero(np.diff(window_of_item)) + 1).tolist(), len(lengths)]
+    rows: list[list[int]] = []
+    for begin, end in pairwise(borders):
+        packed = pack(lengths[begin:end], max_length)
+        rows += sorted(sorted(begin + at for at in row) for row in packed)
     return rows

@@ -22,17 +22,17 @@ class Row:
 class BadRow(UserError):
     """A row that cannot be used, and why; reads ``chats.jsonl:12: reason``."""
 
-    def __init__(self, path: Path, number: int, reason: str) -> None:
-        super().__init__(path, number, reason)
-        self.path = path
+    def __init__(self, where: Path | str, number: int, reason: str) -> None:
+        super().__init__(where, number, reason)
+        self.where = where
         self.number = number
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.number}: {self.reason}"
+        return f"{self.where}:{self.number}: {self.reason}"
 
 
-def row_or_bad(path: Path, number: int, value: Any) -> Row | BadRow:
+def row_or_bad(path: Path | str, number: int, value: Any) -> Row | BadRow:
     """``value`` as a row; a bad one where it is no object."""
     if isinstance(value, dict):
         return Row(number, value)

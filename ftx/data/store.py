@@ -1,72 +1,152 @@
-"""Packed rows on disk: one memory-mapped Arrow file, shared by every process that reads it."""
+"""Tokens on disk, and the rows made of them: Arrow files, memory-mapped and shared by every process that reads them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
 
-from ftx.data.collate import Row
+from ftx.data.encode import TokenBatch
+from ftx.data.tokenize import marks_of, supervised_counts
 
-SCHEMA = pa.schema(
+TOKENS = pa.schema(
     {
+        "id": pa.large_string(),
         "input_ids": pa.large_list(pa.int32()),
-        "supervised": pa.large_list(pa.uint8()),
-        "lengths": pa.large_list(pa.int32()),
-        "ids": pa.large_list(pa.string()),
+        "runs": pa.large_list(pa.int32()),
+        "supervised": pa.int32(),
     }
 )
-BATCH = 1024
+MEMBERS = pa.schema({"members": pa.large_list(pa.int64())})
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write in batches, so that memory does not grow with the number of rows."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        batch: list[Row] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == BATCH:
-                writer.write(_record_batch(batch))
-                batch = []
-        if batch:
-            writer.write(_record_batch(batch))
+@dataclass(frozen=True)
+class Row:
+    """One row that enters the model: segments one after another.
+
+    ``input_ids`` and ``supervised`` have one entry for each token, ``lengths`` one for each segment; they add up.
+    """
+
+    input_ids: np.ndarray
+    supervised: np.ndarray
+    lengths: np.ndarray
+    ids: tuple[str, ...] = ()
 
 
-class RowStore(Sequence[Row]):
-    """The rows of a file, read from the memory map when asked for."""
+class TokenWriter:
+    """Writes batches of tokenized conversations; the file is complete when the block ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, TOKENS)
+
+    def write(self, ids: Sequence[str], batch: TokenBatch) -> None:
+        columns = [
+            pa.array(ids, pa.large_string()),
+            _lists(batch.input_ids.astype(np.int32, copy=False), batch.lengths),
+            _lists(batch.runs.astype(np.int32, copy=False), batch.run_counts),
+            pa.array(supervised_counts(batch), pa.int32()),
+        ]
+        self._writer.write(pa.record_batch(columns, TOKENS))
+
+    def __enter__(self) -> "TokenWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._writer.close()
+        self._sink.close()
+
+
+class TokenStore:
+    """The tokens of conversations by their position in the file."""
 
     def __init__(self, path: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches = [reader.get_batch(at) for at in range(reader.num_record_batches)]
-        self._starts = np.cumsum([0] + [batch.num_rows for batch in self._batches])
+        batches = [reader.get_batch(at) for at in range(reader.num_record_batches)]
+        self._ids = [batch.column("id") for batch in batches]
+        self._tokens = [_offsets_and_values(batch.column("input_ids")) for batch in batches]
+        self._runs = [_offsets_and_values(batch.column("runs")) for batch in batches]
+        self._starts = np.cumsum([0] + [batch.num_rows for batch in batches])
+        empty = np.zeros(0, dtype=np.int64)
+        # Tokens, and supervised tokens, of each conversation.
+        self.lengths = np.concatenate([empty, *(np.diff(offsets) for offsets, _ in self._tokens)])
+        self.supervised = np.concatenate([empty, *(batch.column("supervised").to_numpy() for batch in batches)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def read(self, position: int) -> tuple[str, np.ndarray, np.ndarray]:
+        """Id, token ids and runs (as in TokenBatch) of one conversation."""
+        at = int(np.searchsorted(self._starts, position, side="right")) - 1
+        row = position - int(self._starts[at])
+        offsets, tokens = self._tokens[at]
+        run_offsets, runs = self._runs[at]
+        return (
+            self._ids[at][row].as_py(),
+            tokens[offsets[row] : offsets[row + 1]],
+            runs[run_offsets[row] : run_offsets[row + 1]],
+        )
+
+
+class RowStore(Sequence[Row]):
+    """Rows of conversations, which a second file lists by their positions among the tokens."""
+
+    def __init__(self, tokens: TokenStore, members: np.ndarray, starts: np.ndarray) -> None:
+        self.tokens, self.members, self._starts = tokens, members, starts
+
+    @classmethod
+    def open(cls, tokens: TokenStore, path: Path) -> "RowStore":
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        offsets, members = _offsets_and_values(batch.column("members"))
+        return cls(tokens, members, offsets)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        at = int(np.searchsorted(self._starts, index, side="right")) - 1
-        columns = [self._batches[at].column(number)[index - int(self._starts[at])] for number in range(4)]
-        input_ids, supervised, lengths = (np.asarray(column.values) for column in columns[:3])
-        return Row(input_ids, supervised.astype(bool), lengths, tuple(columns[3].as_py()))
+        return row_of(self.tokens, self.members_of(index))
+
+    def members_of(self, index: int) -> np.ndarray:
+        """The positions of the conversations in a row."""
+        return self.members[self._starts[index] : self._starts[index + 1]]
 
     def token_counts(self) -> np.ndarray:
         """``[rows, 2]``: tokens and supervised tokens of each row."""
-        counts = []
-        for batch in self._batches:
-            ids, supervised = batch.column(0), batch.column(1)
-            offsets = ids.offsets.to_numpy()
-            sums = np.concatenate([[0], np.cumsum(supervised.values.to_numpy(), dtype=np.int64)])
-            counts.append(np.stack([np.diff(offsets), np.diff(sums[offsets])], axis=1))
-        return np.concatenate(counts) if counts else np.zeros((0, 2), dtype=np.int64)
+        return np.stack([self.sums(self.tokens.lengths), self.sums(self.tokens.supervised)], axis=1)
+
+    def sums(self, of_conversations: np.ndarray) -> np.ndarray:
+        """Something that is known of each conversation, summed over each row."""
+        totals = np.concatenate([[0], np.cumsum(of_conversations[self.members])])
+        return np.diff(totals[self._starts])
 
 
-def _record_batch(rows: Sequence[Row]) -> pa.RecordBatch:
-    columns = {
-        "input_ids": [row.input_ids for row in rows],
-        "supervised": [row.supervised.astype(np.uint8) for row in rows],
-        "lengths": [row.lengths for row in rows],
-        "ids": [list(row.ids) for row in rows],
-    }
-    return pa.record_batch([pa.array(values, type=SCHEMA.field(name).type) for name, values in columns.items()], SCHEMA)
+def row_of(tokens: TokenStore, members: Sequence[int] | np.ndarray) -> Row:
+    """The conversations at these positions, one after another."""
+    ids, pieces, runs = zip(*(tokens.read(int(position)) for position in members), strict=True)
+    return Row(
+        np.concatenate(pieces),
+        np.concatenate(list(map(marks_of, runs))),
+        np.array([len(piece) for piece in pieces], dtype=np.int32),
+        ids,
+    )
+
+
+def write_members(path: Path, rows: Sequence[Sequence[int]]) -> None:
+    """The positions of each row's conversations."""
+    counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    flat = np.concatenate([np.zeros(0, dtype=np.int64), *(np.asarray(row, dtype=np.int64) for row in rows)])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, MEMBERS) as writer:
+        writer.write(pa.record_batch([_lists(flat, counts)], MEMBERS))
+
+
+def _lists(values: np.ndarray, counts: np.ndarray) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _offsets_and_values(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    return column.offsets.to_numpy(), column.values.to_numpy()

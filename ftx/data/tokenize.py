@@ -1,92 +1,56 @@
 """Conversations → rendered text → tokens and loss mask."""
 
-import copy
+import json
 import logging
+import os
 import re
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
-from tokenizers import Tokenizer, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from ftx.data.conversation import Conversation, Message
+from ftx.data.conversation import Conversation
+from ftx.data.encode import Encoder, TokenBatch, control_tokens, exact_encoder
+from ftx.data.render import BORDER, CLOSE, OPEN, Rendered, render, render_prompt
 from ftx.errors import UserError
 from ftx.templates import Template
 
 log = logging.getLogger(__name__)
 
-# Where a text must not become one token. A noncharacter, which Unicode keeps out of texts; from one that has it all the
-# same it is dropped.
-BORDER = "\ufdd0"
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation's text and the character spans ``[start, end)`` that the assistant wrote."""
-
-    text: str
-    spans: tuple[tuple[int, int], ...]
+# Conversations encoded at once, about how many characters at most, and how many batches may wait for that.
+BATCH, BATCH_CHARACTERS, AHEAD = 1000, 2**22, 16
+END_OF_REASONING = "</think>"
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """A conversation as tokens; ``supervised`` marks those inside the assistant's spans that have a token before."""
+    """A conversation as tokens; ``supervised`` marks those of the assistant's that have a token before."""
 
     id: str
     input_ids: np.ndarray
     supervised: np.ndarray
 
 
-def render(conversation: Conversation, template: Template, special_tokens: Mapping[str, Any]) -> Rendered:
-    """The text that the model sees and what of it is to be learned."""
-    return _render(conversation, template, special_tokens, add_generation_prompt=False)
+@dataclass
+class Noticed:
+    """How many conversations were not taken quite as they are."""
 
-
-def render_prompt(conversation: Conversation, template: Template, special_tokens: Mapping[str, Any]) -> Rendered:
-    """Everything before the last assistant turn, and the header of the turn that the model has to write."""
-    messages = conversation.messages
-    last = max(at for at, message in enumerate(messages) if message["role"] == "assistant")
-    before = replace(conversation, messages=messages[:last])
-    return _render(before, template, special_tokens, add_generation_prompt=True)
-
-
-def _render(
-    conversation: Conversation, template: Template, special_tokens: Mapping[str, Any], *, add_generation_prompt: bool
-) -> Rendered:
-    try:
-        rendered: Any = render_jinja_template(
-            conversations=[list(conversation.messages)],
-            tools=list(conversation.tools) or None,
-            chat_template=template.text,
-            return_assistant_tokens_mask=True,
-            add_generation_prompt=add_generation_prompt,
-            **special_tokens,
-        )
-    except TemplateError as error:
-        raise UserError(f"{conversation.id}: template '{template.name}' cannot render it: {error}") from error
-    texts, spans = rendered
-    return Rendered(texts[0], tuple(spans[0]))
+    with_control_tokens: int = 0
+    with_noncharacters: int = 0
+    without_their_reasoning: int = 0
 
 
 def tokenize(
     conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, template: Template
 ) -> list[Tokenized]:
     """Tokens and loss mask of each conversation; raises UserError for one of which nothing would be learned."""
-    rendered = [
-        render(conversation, template, tokenizer.special_tokens_map)
-        for conversation in _with_control_tokens_as_text(conversations, tokenizer)
-    ]
-    tokenized = []
-    for conversation, (input_ids, supervised) in zip(conversations, _encode(rendered, tokenizer), strict=True):
-        supervised[:1] = False
-        if not supervised.any():
-            raise UserError(f"{conversation.id}: template '{template.name}' leaves no token of it to learn from")
-        tokenized.append(Tokenized(conversation.id, input_ids, supervised))
+    tokenized: list[Tokenized] = []
+    for ids, batch in tokenize_batches(conversations, tokenizer, template, exact_encoder(tokenizer), Noticed()):
+        tokenized += map(Tokenized, ids, *_separate(batch))
     return tokenized
 
 
@@ -94,89 +58,65 @@ def tokenize_prompts(
     conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, template: Template
 ) -> list[list[int]]:
     """What ``render_prompt`` gives, as tokens: the same ones that ``tokenize`` has before the last answer."""
-    rendered = [
-        render_prompt(conversation, template, tokenizer.special_tokens_map)
-        for conversation in _with_control_tokens_as_text(conversations, tokenizer)
-    ]
-    return [input_ids.tolist() for input_ids, _ in _encode(rendered, tokenizer)]
+    guard = _Guard(tokenizer, Noticed())
+    rendered = [render_prompt(guard(one), template, tokenizer.special_tokens_map) for one in conversations]
+    input_ids, _ = _separate(exact_encoder(tokenizer)(rendered))
+    return [ids.tolist() for ids in input_ids]
 
 
-def _with_control_tokens_as_text(
-    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast
-) -> list[Conversation]:
-    """With a border inside every ``<|im_end|>`` and the like that somebody wrote: only the template ends a turn."""
-    control = _control_tokens(tokenizer)
-    pattern = re.compile("|".join(map(re.escape, control)) or "(?!)")
+def tokenize_batches(
+    conversations: Iterable[Conversation],
+    tokenizer: PreTrainedTokenizerFast,
+    template: Template,
+    encoder: Encoder,
+    noticed: Noticed,
+) -> Iterator[tuple[list[str], TokenBatch]]:
+    """Ids and tokens of the conversations, a batch at a time; while some are encoded the next ones are rendered.
 
-    def guarded(value: Any) -> Any:
-        if isinstance(value, str):
-            return pattern.sub(lambda found: found[0][:1] + BORDER + found[0][1:], value)
-        if isinstance(value, dict):
-            return {guarded(name): guarded(one) for name, one in value.items()}
-        return [guarded(one) for one in value] if isinstance(value, list) else value
+    Raises UserError for a conversation of which nothing would be learned.
+    """
+    with ThreadPoolExecutor(1) as encoding:
+        waiting: deque[tuple[list[str], Future[TokenBatch]]] = deque()
+        for ids, rendered in _rendered_batches(conversations, tokenizer, template, noticed):
+            waiting.append((ids, encoding.submit(encoder, rendered)))
+            while len(waiting) > AHEAD or (waiting and waiting[0][1].done()):
+                yield _checked(*waiting.popleft(), template)
+        while waiting:
+            yield _checked(*waiting.popleft(), template)
 
-    result, found = [], 0
+
+def _rendered_batches(
+    conversations: Iterable[Conversation], tokenizer: PreTrainedTokenizerFast, template: Template, noticed: Noticed
+) -> Iterator[tuple[list[str], list[Rendered]]]:
+    guard = _Guard(tokenizer, noticed)
+    special = tokenizer.special_tokens_map
+    ids: list[str] = []
+    rendered: list[Rendered] = []
+    characters = 0
     for conversation in conversations:
-        messages: tuple[Message, ...] = tuple(map(guarded, conversation.messages))
-        tools = tuple(map(guarded, conversation.tools))
-        found += (messages, tools) != (conversation.messages, conversation.tools)
-        result.append(replace(conversation, messages=messages, tools=tools))
-    if found:
-        log.warning("%d conversations spell control tokens such as %s out; they are read as text", found, control[0])
-    return result
+        one = render(guard(conversation), template, special)
+        noticed.without_their_reasoning += _lost_reasoning(conversation, one)
+        ids.append(conversation.id)
+        rendered.append(one)
+        characters += sum(map(len, one.pieces))
+        if len(ids) == BATCH or characters > BATCH_CHARACTERS:
+            yield ids, rendered
+            ids, rendered, characters = [], [], 0
+    if ids:
+        yield ids, rendered
 
 
-def _control_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The longest first, so that a pattern of them finds the whole one."""
-    control = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted(control, key=len, reverse=True)
+def supervised_counts(batch: TokenBatch) -> np.ndarray:
+    """Supervised tokens of each conversation: every second of its runs."""
+    starts = np.concatenate([[0], np.cumsum(batch.run_counts)])
+    number_in_conversation = np.arange(len(batch.runs)) - np.repeat(starts[:-1], batch.run_counts)
+    sums = np.concatenate([[0], np.cumsum(np.where(number_in_conversation % 2, batch.runs, 0))])
+    return np.diff(sums[starts])
 
 
-def _encode(rendered: Sequence[Rendered], tokenizer: PreTrainedTokenizerFast) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Token ids of each text, and which of them lie in one of its spans; no token reaches over the border of a span.
-
-    The tokenizer alone would merge across one, as a header's newline with a newline that the answer begins with. But a
-    model that has to answer gets a prompt that ends there.
-    """
-    control = tuple(_control_tokens(tokenizer))
-    split = [_with_borders(one, control) for one in rendered]
-    splitting = _splitting_at_borders(tokenizer.backend_tokenizer)
-    encodings = splitting.encode_batch([one.text for one in split], add_special_tokens=False)
-    return [
-        (np.array(encoding.ids, dtype=np.int32), supervised_tokens(encoding.offsets, one.spans))
-        for encoding, one in zip(encodings, split, strict=True)
-    ]
-
-
-def _with_borders(rendered: Rendered, control: tuple[str, ...]) -> Rendered:
-    """The same with a BORDER where a span begins or ends, but for places where a control token splits the text anyway.
-
-    Not there, because tokenizers of the SentencePiece kind mark the first word after a control token.
-    """
-    text = rendered.text
-    borders = sorted({border for span in rendered.spans for border in span})
-    borders = [at for at in borders if not text.endswith(control, 0, at) and not text.startswith(control, at)]
-    pieces = [text[start:end] for start, end in zip([0, *borders], [*borders, None], strict=True)]
-    spans = [(start + bisect_left(borders, start), end + bisect_left(borders, end)) for start, end in rendered.spans]
-    return Rendered(BORDER.join(pieces), tuple(spans))
-
-
-def _splitting_at_borders(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer, but it makes no token over a BORDER and drops it."""
-    splitting = copy.deepcopy(tokenizer)
-    split = pre_tokenizers.Split(BORDER, "removed")
-    own = splitting.pre_tokenizer
-    splitting.pre_tokenizer = split if own is None else pre_tokenizers.Sequence([split, own])
-    return splitting
-
-
-def supervised_tokens(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Which tokens, given by their character offsets, lie in one of the spans."""
-    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
-    inside = np.zeros(len(starts), dtype=bool)
-    for start, end in spans:
-        inside |= (starts < end) & (ends > start)
-    return inside
+def marks_of(runs: np.ndarray) -> np.ndarray:
+    """Which tokens are supervised, one bool each: the inverse of ``runs_of``."""
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
@@ -194,3 +134,76 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int
             "no answer would end; choose another template, or evaluation.tasks=[loss]"
         )
     return sorted(token for token in found | {tokenizer.eos_token_id} if token is not None)
+
+
+class _Guard:
+    """Only the template ends a turn: a border inside every ``<|im_end|>`` and the like that somebody wrote.
+
+    The noncharacters that rendering uses as its own marks become U+FFFD.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, noticed: Noticed) -> None:
+        control = control_tokens(tokenizer)
+        self._noticed = noticed
+        self._control = re.compile("|".join(map(re.escape, control)) or "(?!)")
+        self._prefix = os.path.commonprefix(control)  # noqa: RUF071 - of strings, not of paths
+        self._ours = re.compile(f"[{BORDER}{OPEN}{CLOSE}]")
+
+    def __call__(self, conversation: Conversation) -> Conversation:
+        texts = [*_texts(conversation.messages), *(_texts(conversation.tools) if conversation.tools else ())]
+        control = any(self._prefix in text and self._control.search(text) for text in texts)
+        ours = any(not text.isascii() and self._ours.search(text) for text in texts)
+        if not (control or ours):
+            return conversation
+        self._noticed.with_control_tokens += control
+        self._noticed.with_noncharacters += ours
+        guarded = self._guarded
+        return replace(
+            conversation,
+            messages=tuple(map(guarded, conversation.messages)),
+            tools=tuple(map(guarded, conversation.tools)),
+        )
+
+    def _guarded(self, value: Any) -> Any:
+        if isinstance(value, str):
+            text = self._ours.sub("\ufffd", value)
+            return self._control.sub(lambda found: found[0][:1] + BORDER + found[0][1:], text)
+        if isinstance(value, dict):
+            return {self._guarded(name): self._guarded(one) for name, one in value.items()}
+        return [self._guarded(one) for one in value] if isinstance(value, list) else value
+
+
+def _texts(values: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Every string in messages or tools; keys and strings further inside as JSON of the whole."""
+    texts = []
+    for value in values:
+        for one in value.values():
+            if type(one) is str:
+                texts.append(one)
+            elif one is not None:
+                texts.append(json.dumps(one, ensure_ascii=False))
+    return texts
+
+
+def _lost_reasoning(conversation: Conversation, rendered: Rendered) -> bool:
+    """Whether the template left out an answer's ``<think>`` block."""
+    written = 0
+    for message in conversation.messages:
+        if message["role"] == "assistant" and message.get("content"):
+            written += message["content"].count(END_OF_REASONING)
+    return bool(written) and written > sum(piece.count(END_OF_REASONING) for piece in rendered.pieces)
+
+
+def _checked(ids: list[str], encoded: "Future[TokenBatch]", template: Template) -> tuple[list[str], TokenBatch]:
+    batch = encoded.result()
+    empty = np.flatnonzero(supervised_counts(batch) == 0)
+    if len(empty):
+        raise UserError(f"{ids[empty[0]]}: template '{template.name}' leaves no token of it to learn from")
+    return ids, batch
+
+
+def _separate(batch: TokenBatch) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Token ids, and marks of the supervised ones, of each conversation."""
+    token_borders = np.cumsum(batch.lengths)[:-1]
+    run_borders = np.cumsum(batch.run_counts)[:-1]
+    return np.split(batch.input_ids, token_borders), list(map(marks_of, np.split(batch.runs, run_borders)))

@@ -21,7 +21,13 @@ YAML_FILES = sorted(
 )
 CHOICES = [(group, choice) for group in groups() for choice in choices_of(group)]
 # What a choice cannot do without.
-NEEDS = {"hub": ["model.name=a/b"], "jsonl": ["data.path=a.jsonl"], "8xH100": ["schedule.global_batch_size=8"]}
+NEEDS = {
+    "model=hub": ["model.name=a/b"],
+    "data=jsonl": ["data.path=a.jsonl"],
+    "data=hub": ["data.path=a/b"],
+    "data=mixture": ["data.sources.a.path=a.jsonl"],
+    "hardware=8xH100": ["schedule.global_batch_size=8"],
+}
 
 
 @pytest.fixture
@@ -234,5 +240,5 @@ def test_a_yaml_file_opens_with_a_comment_of_one_line(file):
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_a_choice_composes_with_the_defaults(group, choice):
-    composition = compose_all([f"{group}={choice}", *NEEDS.get(choice, [])])
+    composition = compose_all([f"{group}={choice}", *NEEDS.get(f"{group}={choice}", [])])
     assert all(composed.choices[group] == choice for composed in composition.runs)

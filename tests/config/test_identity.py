@@ -11,9 +11,10 @@ from ftx.config import identity, keys
 from ftx.config.compose import compose
 from ftx.config.identity import identity_keys, run_hash
 from ftx.config.keys import flat, schema_fields
-from ftx.config.schema import RunConfig, ScheduleConfig, key, section
+from ftx.config.schema import RunConfig, ScheduleConfig, SourceConfig, key, section
 from ftx.data import fingerprint, stdlib_docs
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint
+from ftx.data.hub_names import hub_commit
 from ftx.errors import UserError
 from ftx.run_folder import find_run_folder
 
@@ -27,6 +28,7 @@ LEAVES_THE_RESULT = {
     "model.suggested_global_batch_size",
     "model.attention",
     "data.path",
+    "data.holdout_path",
     "data.cache",
     "data.tasks",
     "hardware.device",
@@ -59,6 +61,8 @@ def another(item, value: Any) -> Any:
         return not value
     if isinstance(value, list):
         return [*value, "another"]
+    if isinstance(value, dict):
+        return {**value, "another": SourceConfig(rows=3)}
     if isinstance(value, int | float):
         return value + 1
     return "another" if str in kinds else 7
@@ -159,11 +163,11 @@ def test_a_hub_commit_is_itself_and_a_branch_is_looked_up_where_the_hub_is_off_l
     from huggingface_hub import constants
 
     commit = "0123456789abcdef" * 2 + "01234567"
-    assert fingerprint.hub_commit("owner/model", commit) == commit
+    assert hub_commit("owner/model", commit, kind="model", word="model.name", cache=tmp_path) == commit
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"model\.name=owner/model: .*HF_HUB_OFFLINE"):
-        fingerprint.hub_commit("owner/model", "main")
+        hub_commit("owner/model", "main", kind="model", word="model.name", cache=tmp_path)
     reference = tmp_path / "models--owner--model" / "refs" / "main"
     reference.parent.mkdir(parents=True)
     reference.write_text(commit)

@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from ftx.data.collate import IGNORED, Row, collate, predicted_positions
+from ftx.attention import PACKED_CPU, register
+from ftx.data.collate import IGNORED, collate, collate_micro_batch, predicted_positions
+from ftx.data.store import Row
+from ftx.loss import TokenLoss
 
 segment = st.lists(st.tuples(st.integers(0, 9000), st.booleans()), min_size=1, max_size=9)
 row_of_segments = st.lists(segment, min_size=1, max_size=5)
@@ -58,3 +63,49 @@ def test_the_stored_row_is_not_changed_by_collating():
         array.flags.writeable = False
     collate([row])["input_ids"][0, 0] = 77
     assert row.input_ids.tolist() == [1, 2]
+
+
+def test_a_micro_batch_is_its_rows_collated():
+    rows = [as_row([[(1, False), (2, True)], [(3, False), (4, True)]]), as_row([[(5, True), (6, False), (7, True)]])]
+    expected = collate(rows)
+    batch = collate_micro_batch([rows])
+    assert list(batch) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(torch.as_tensor(batch[name]), torch.as_tensor(value)), name
+
+
+def tiny_model() -> Qwen3ForCausalLM:
+    register()
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    return Qwen3ForCausalLM(Qwen3Config(**sizes, **heads, attn_implementation=PACKED_CPU))
+
+
+def test_a_micro_batch_without_rows_has_no_target_no_loss_and_no_gradient():
+    """Its gradients are zeros and not missing, so that every rank has the same ones to add up."""
+    batch = collate_micro_batch([[]])
+    labels = batch.pop("labels")
+    assert (labels != IGNORED).sum() == 0
+    model = tiny_model()
+    loss = TokenLoss()(model(**batch), labels, num_items_in_batch=5)
+    loss.backward()
+    assert loss.item() == 0
+    for name, weights in model.named_parameters():
+        assert weights.grad is not None, name
+        assert not weights.grad.any(), name
+
+
+def test_a_micro_batch_without_rows_changes_nothing_in_what_others_add_up():
+    rows = [as_row([[(1, False), (2, True), (3, True)]])]
+    gradients = []
+    for micro_batches in ([rows], [rows, []]):
+        model, token_loss = tiny_model(), TokenLoss()
+        for micro_batch in micro_batches:
+            batch = collate_micro_batch([micro_batch])
+            labels = batch.pop("labels")
+            token_loss(model(**batch), labels, num_items_in_batch=2).backward()
+        gradients.append([weights.grad for weights in model.parameters()])
+        assert token_loss.state()["tokens"] == 2
+    assert all(torch.equal(alone, both) for alone, both in zip(*gradients, strict=True))
+    assert any(one.any() for one in gradients[0])

@@ -159,7 +159,7 @@ def test_the_first_row_is_checked_without_the_rest(tmp_path: Path) -> None:
     assert check_first_row(written(tmp_path, "a.jsonl", b'\n{"a": 1}\nbroken')) == Row(2, {"a": 1})
     bad = check_first_row(written(tmp_path, "b.jsonl", b'broken\n{"a": 1}'))
     assert isinstance(bad, BadRow)
-    assert (bad.path.name, bad.number) == ("b.jsonl", 1)
+    assert (bad.where.name, bad.number) == ("b.jsonl", 1)
     assert bad.reason == "not valid JSON: Expecting value (column 1)"
 
 

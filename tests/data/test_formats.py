@@ -188,7 +188,7 @@ def test_a_row_that_cannot_be_learned_from_says_why(row: dict[str, Any], reason:
     with pytest.raises(BadRow) as caught:
         conversation(row)
     assert str(caught.value) == f"folder/chats.jsonl:12: {reason}"
-    assert (caught.value.path, caught.value.number, caught.value.reason) == (CHATS, 12, reason)
+    assert (caught.value.where, caught.value.number, caught.value.reason) == (CHATS, 12, reason)
 
 
 def test_jsonl_csv_and_parquet_of_the_same_chats_give_the_same_conversations(tmp_path: Path) -> None:

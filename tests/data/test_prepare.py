@@ -11,8 +11,9 @@ import pytest
 
 from ftx.config.compose import compose
 from ftx.config.schema import RunConfig
+from ftx.data.files import read_rows
+from ftx.data.formats import to_conversation
 from ftx.data.prepare import Prepared, prepare
-from ftx.data.sources import load_conversations
 from ftx.data.tokenize import tokenize
 from ftx.errors import UserError
 
@@ -53,8 +54,7 @@ def prepare_and_tell(run: RunConfig, number: int, answers) -> None:
     handler = logging.FileHandler(log)
     logging.getLogger("ftx").addHandler(handler)
     prepared = prepare(run)
-    (folder,) = (Path(run.run_root) / ".cache" / "prepared").glob("*/")
-    stat = (folder / "train.arrow").stat()
+    stat = (prepared.folder / "train.arrow").stat()
     answers.put((stat.st_ino, stat.st_mtime_ns, len(prepared.train), log.read_text().count("skipped: ")))
 
 
@@ -89,20 +89,22 @@ def skipped():
 def test_the_second_time_it_is_mapped_and_other_options_are_other_data(tmp_path, skipped):
     write(tmp_path, [*chats(), "no json"])
     first = prepare(composed(tmp_path))
-    assert len(skipped) == 1
     again = prepare(composed(tmp_path, "schedule.epochs=7", "hardware.micro_batch=1"))
-    assert len(skipped) == 1
+    assert again.folder == first.folder
     assert contents(again) == contents(first)
-    assert (again.held_out, again.template, again.counts) == (first.held_out, first.template, first.counts)
+    assert (list(again.held_out), again.template, again.counts) == (list(first.held_out), first.template, first.counts)
     text = "w1 é a17\n"
     assert again.tokenizer(text)["input_ids"] == first.tokenizer(text)["input_ids"]
-    for built, word in enumerate(("data.packing=false", "seed=1", "model.template=plain", "data.limit=9"), 2):
+    folders = {first.folder}
+    for word in ("data.packing=false", "seed=1", "model.template=plain", "data.limit=9"):
         other = prepare(composed(tmp_path, word))
-        assert len(skipped) == built
         assert contents(other) != contents(first)
+        folders.add(other.folder)
+    assert len(folders) == 5
+    assert len(skipped) == 1, "the source is read once for all of them"
     write(tmp_path, [*chats(39), "no json"])
     assert len(ids(prepare(composed(tmp_path)).train)) < len(ids(first.train)) + 1
-    assert len(skipped) == 6
+    assert len(skipped) == 2
 
 
 def test_what_an_interrupted_build_left_is_not_used(tmp_path):
@@ -124,13 +126,15 @@ def test_rows_hold_the_tokens_of_their_conversations_packed_or_not(tmp_path):
     write(tmp_path, chats())
     single = prepare(composed(tmp_path, "data.packing=false"))
     packed = prepare(composed(tmp_path, "data.max_length=256"))
-    loaded = load_conversations(composed(tmp_path))
+    rows = read_rows(tmp_path / "chats.jsonl")
+    conversations = [to_conversation(row, tmp_path / "chats.jsonl") for row in rows]
     expected = {
         one.id: (one.input_ids.tolist(), one.supervised.tolist())
-        for one in tokenize([*loaded.train, *loaded.held_out], single.tokenizer, single.template)
+        for one in tokenize(conversations, single.tokenizer, single.template)
     }
-    assert ids(single.train) == [one.id for one in loaded.train]
-    assert [one.id for one in loaded.held_out] == ids(single.evaluation) == [one.id for one in single.held_out]
+    assert sorted(ids(single.train) + ids(single.evaluation)) == sorted(one.id for one in conversations)
+    assert ids(single.train) == [one.id for one in single.train_conversations]
+    assert ids(single.evaluation) == [one.id for one in single.held_out]
     for prepared in (single, packed):
         found = {}
         for row in [*prepared.train, *prepared.evaluation]:
@@ -171,7 +175,7 @@ def test_too_long_is_an_error_or_dropped_or_truncated_and_counted(tmp_path):
 
     cut = prepare(composed(tmp_path, *words, "data.too_long=truncate"))
     assert {*ids(cut.train), *ids(cut.evaluation)} == set(by_id) - long | learnable
-    assert (cut.counts.dropped_too_long, cut.counts.truncated) == (len(long) - 1, 1)
+    assert (cut.counts.dropped_unsupervised, cut.counts.truncated) == (len(long) - 1, 1)
     for row in [*cut.train, *cut.evaluation]:
         assert row.input_ids.tolist() == by_id[row.ids[0]].input_ids[:longest].tolist()
         assert row.supervised.tolist() == by_id[row.ids[0]].supervised[:longest].tolist()
@@ -180,7 +184,7 @@ def test_too_long_is_an_error_or_dropped_or_truncated_and_counted(tmp_path):
 
 def test_nothing_left_to_learn_from_or_to_score_on_is_said(tmp_path):
     write(tmp_path, chats())
-    with pytest.raises(UserError, match=r"no conversation is left to train on \(0 bad rows skipped, 32 dropped"):
+    with pytest.raises(UserError, match=r"no conversation is left to train on \(0 bad rows skipped, 40 dropped as too long"):
         prepare(composed(tmp_path, "data.max_length=8", "data.too_long=drop"))
     write(tmp_path, [{"prompt": "a " * 99, "completion": "b"}] * 2 + [{"prompt": "a", "completion": "b"}] * 8)
     words = ("data.max_length=30", "data.too_long=drop", "data.holdout=0.1")
@@ -205,7 +209,7 @@ def test_bad_rows_are_an_error_with_their_line_or_skipped_and_listed(tmp_path):
     prepared = prepare(composed(tmp_path))
     assert prepared.counts.skipped_rows == 2
     assert prepared.counts.train_conversations + prepared.counts.evaluation_conversations == 10
-    (folder,) = (tmp_path / "runs/.cache/prepared").glob("*/")
+    (folder,) = (tmp_path / "runs/.cache/conversations").glob("*/")
     listed = (folder / "skipped.txt").read_text().splitlines()
     assert [line.split(": ")[0] for line in listed] == [f"{path}:3", f"{path}:12"]
 
@@ -221,5 +225,5 @@ def test_a_limit_takes_the_first_ones_in_the_seeded_order_and_leaves_the_held_ou
     everything = prepare(composed(tmp_path, "data.packing=false"))
     limited = prepare(composed(tmp_path, "data.packing=false", "data.limit=7"))
     assert ids(limited.train) == ids(everything.train)[:7]
-    assert limited.held_out == everything.held_out
+    assert list(limited.held_out) == list(everything.held_out)
     assert limited.counts.train_conversations == 7

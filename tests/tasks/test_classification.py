@@ -8,8 +8,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ftx.attention import PACKED_CPU, register
 from ftx.data.conversation import Conversation
+from ftx.data.conversation_store import ConversationStore, ConversationWriter
+from ftx.data.cost import Cost
 from ftx.data.prepare import Counts, Prepared
-from ftx.data.store import RowStore, write_rows
+from ftx.data.store import RowStore, TokenStore, TokenWriter, write_members
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.errors import UserError
 from ftx.tasks.classification import gold_label, read_label, score
@@ -99,13 +101,23 @@ def model_that_says(tokens: list[int]) -> Qwen3ForCausalLM:
 
 
 def scored(tmp_path, model: Qwen3ForCausalLM, gold: list[str], limit: int | None = None):
-    write_rows(tmp_path / "none.arrow", [])
-    nothing = RowStore(tmp_path / "none.arrow")
-    held_out = tuple(
-        asked(number, json.dumps({"area": label}, separators=(",", ":"))) for number, label in enumerate(gold)
+    with TokenWriter(tmp_path / "tokens.arrow"), ConversationWriter(tmp_path / "conversations.arrow") as writer:
+        for number, label in enumerate(gold):
+            writer.add(asked(number, json.dumps({"area": label}, separators=(",", ":"))))
+    write_members(tmp_path / "none.arrow", [])
+    nothing = RowStore.open(TokenStore(tmp_path / "tokens.arrow"), tmp_path / "none.arrow")
+    held_out = ConversationStore(tmp_path / "conversations.arrow")
+    prepared = Prepared(
+        train=nothing,
+        evaluation=nothing,
+        train_conversations=held_out[:0],
+        held_out=held_out,
+        tokenizer=TOKENIZER,
+        template=load_template("chatml"),
+        counts=Counts(0, len(gold), 0, 0, 0, 0, 0, 0),
+        cost=Cost(),
+        folder=tmp_path,
     )
-    template = load_template("chatml")
-    prepared = Prepared(nothing, nothing, held_out, TOKENIZER, template, Counts(0, len(gold), 0, 0, 0, 0, 0, 0))
     return score(TaskInput(model, prepared, limit, 2, seed=0))
 
 

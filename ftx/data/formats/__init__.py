@@ -39,8 +39,25 @@ _RECOGNISED = (
 )
 
 
-def to_conversation(row: Row, path: Path, format: str = "auto", group_by: str | None = None) -> Conversation:
+# The columns of a data set that a format reads, those that it cannot do without first.
+FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "tools"),
+    "prompt_completion": ("prompt", "completion", "tools"),
+    "sharegpt": ("conversations", "system", "tools"),
+    "alpaca": ("instruction", "output", "input", "system", "history", "tools"),
+    "glaive_v2": ("text", "system", "chat"),
+    "jupyter_agent": ("messages", "tools"),
+    "mathcodeinstruct": ("messages",),
+    "scibench": ("problem_text", "answer_number", "unit", "solution"),
+    "ag_news": ("text", "label", "class", "title", "description"),
+    "gsm8k": ("question", "answer"),
+}
+
+
+def to_conversation(row: Row, where: Path | str, format: str = "auto", group_by: str | None = None) -> Conversation:
     """The conversation that a row holds; ``BadRow`` where it holds none that can be learned from.
+
+    ``where`` the row was found: a file, or the split of a data set.
 
     A key whose value is null counts as absent, as parquet writes absent keys: in the row, and in each message.
     ``group_by`` names the column whose value keeps rows on one side of the held-out split.
@@ -53,8 +70,13 @@ def to_conversation(row: Row, path: Path, format: str = "auto", group_by: str | 
         check_has_answer(messages)
         group = _group(present, group_by) if group_by else ""
     except ValueError as error:
-        raise BadRow(path, row.number, str(error)) from None
-    return Conversation(id=f"{path.name}:{row.number}", messages=messages, tools=tools, group=group)
+        raise BadRow(where, row.number, str(error)) from None
+    return Conversation(
+        id=f"{where.name if isinstance(where, Path) else where}:{row.number}",
+        messages=messages,
+        tools=tools,
+        group=group,
+    )
 
 
 def detect(row: dict[str, Any]) -> str:

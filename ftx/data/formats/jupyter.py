@@ -8,7 +8,6 @@ from ftx.data.formats.checks import Parts, check_objects, parsed, required
 from ftx.data.formats.tools import as_call, read_functions
 
 # What is read of each row: the notebooks beside it are most of the 72 GB.
-COLUMNS = ("messages", "tools")
 
 
 def read_jupyter_agent(row: dict[str, Any]) -> Parts:

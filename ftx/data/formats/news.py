@@ -15,6 +15,8 @@ SYSTEM = (
 # The published csv files have no header.
 COLUMNS = ("class", "title", "description")
 
+_ANSWERS = {category: json.dumps({"category": category}, separators=(",", ":")) for category in CATEGORIES}
+
 # Entities lost their ``&`` to a space (`` #39;s``), and a few were escaped twice (`` amp;amp;``). Only these names are
 # known, for words that end in a semicolon stay.
 _NAMES = "quot|amp|apos|lt|gt|nbsp|hellip|[mn]dash|[lr][sd]quo|[aeiouAEIOU](?:acute|grave|circ|uml)|[nN]tilde|[cC]cedil"
@@ -36,7 +38,7 @@ def read_ag_news(row: dict[str, Any]) -> Parts:
     return (
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": question},
-        {"role": "assistant", "content": json.dumps({"category": category}, separators=(",", ":"))},
+        {"role": "assistant", "content": _ANSWERS[category]},
     ), ()
 
 
@@ -47,7 +49,8 @@ def repaired(text: str) -> str:
 
 
 def _category(column: str, value: Any, first: int) -> str:
-    known = [str(first + index) for index in range(len(CATEGORIES))]
-    if isinstance(value, bool) or str(value).strip() not in known:
-        raise ValueError(f"{column} must be one of {', '.join(known)}, not {shown(value)}")
-    return CATEGORIES[known.index(str(value).strip())]
+    by_number = {str(first + index): category for index, category in enumerate(CATEGORIES)}
+    category = None if isinstance(value, bool) else by_number.get(str(value).strip())
+    if category is None:
+        raise ValueError(f"{column} must be one of {', '.join(by_number)}, not {shown(value)}")
+    return category

@@ -1,0 +1,59 @@
+"""What the words say of data, checked across its keys."""
+
+from ftx.config.keys import did_you_mean
+from ftx.config.schema import FORMATS, RunConfig, SourceConfig
+from ftx.errors import UserError
+
+# What data.order says without looking at a column or a function.
+PLAIN_ORDERS = ("balanced", "random", "source", "shortest_first", "longest_first")
+COLUMN_ORDER = "column:"
+
+
+def check_data(run: RunConfig) -> None:
+    """Raise UserError for keys of ``data`` that do not fit together."""
+    data = run.data
+    if 0.9 < data.holdout < 1 or (data.holdout >= 1 and data.holdout != int(data.holdout)):
+        raise UserError(
+            f"data.holdout={data.holdout}: a share of at most 0.9, or from 1 on a whole number of conversations"
+        )
+    if data.order == COLUMN_ORDER or data.order.removeprefix(COLUMN_ORDER) in ("", "-"):
+        raise UserError(f"data.order={data.order}: write column:NAME, or column:-NAME for the highest first")
+    plain = data.order.replace("-", "_")
+    if ":" not in data.order and data.order not in PLAIN_ORDERS and did_you_mean(plain, PLAIN_ORDERS):
+        raise UserError(f"data.order={data.order}: no such order{did_you_mean(plain, PLAIN_ORDERS)}")
+    if data.source == "stdlib_docs" and data.order not in PLAIN_ORDERS:
+        raise UserError(f"data.order={data.order}: data=stdlib_docs has no columns; choose {', '.join(PLAIN_ORDERS)}")
+    if data.packing and data.packing_scope == "global_batch" and data.order not in ("balanced", "random"):
+        raise UserError(
+            f"data.packing_scope=global_batch: not with data.order={data.order}, which packs what comes next; leave "
+            "one of them out"
+        )
+    if data.source == "mixture":
+        _check_mixture(data.sources)
+
+
+def _check_mixture(sources: dict[str, SourceConfig]) -> None:
+    if not sources:
+        raise UserError(
+            "data.sources is empty: data=mixture needs data.sources.NAME.path=FILE or OWNER/NAME, one or more"
+        )
+    weighted = [name for name, source in sources.items() if source.weight is not None]
+    for name, source in sources.items():
+        word = f"data.sources.{name}"
+        if not source.path:
+            raise UserError(f"{word}.path is not set: a source needs a file, or OWNER/NAME of a data set on the hub")
+        if source.format not in ("auto", *FORMATS):
+            raise UserError(
+                f"{word}.format={source.format}: no such format{did_you_mean(source.format, FORMATS)}; there are auto, "
+                f"{', '.join(FORMATS)}"
+            )
+        if source.weight is not None and source.rows is not None:
+            raise UserError(f"{word}: has both weight={source.weight:g} and rows={source.rows}; leave one of them out")
+        if source.weight is not None and not source.weight > 0:
+            raise UserError(f"{word}.weight={source.weight:g}: must be above 0")
+        if source.rows is not None and source.rows < 1:
+            raise UserError(f"{word}.rows={source.rows}: must be at least 1")
+        if weighted and source.weight is None:
+            raise UserError(
+                f"{word}: has no weight, but data.sources.{weighted[0]} has; give all of them weights, or none"
+            )

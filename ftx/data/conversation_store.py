@@ -1,0 +1,133 @@
+"""Conversations on disk: an Arrow file, written a batch at a time, mapped by whoever reads from it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from ftx.data.conversation import Conversation
+
+SCHEMA = pa.schema({"id": pa.string(), "group": pa.string(), "rank": pa.float64(), "body": pa.large_string()})
+# Made once: json.dumps would make an encoder for each conversation.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Rows of a batch, and about how many characters at most, so that memory does not grow with the file.
+BATCH, BATCH_CHARACTERS = 1024, 2**24
+
+
+class ConversationWriter:
+    """Writes conversations as they come; the file is complete when the block ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, SCHEMA)
+        self._waiting: list[tuple[str, str, float, str]] = []
+        self._characters = 0
+        self.written = 0
+
+    def add(self, conversation: Conversation) -> None:
+        body = _ENCODE([conversation.messages, conversation.tools])
+        self._waiting.append((conversation.id, conversation.group, conversation.rank, body))
+        self._characters += len(body)
+        self.written += 1
+        if len(self._waiting) == BATCH or self._characters > BATCH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            columns = zip(*self._waiting, strict=True)
+            arrays = [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            self._writer.write(pa.record_batch(arrays, SCHEMA))
+        self._waiting, self._characters = [], 0
+
+    def __enter__(self) -> "ConversationWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        self._sink.close()
+
+
+class ConversationStore(Sequence[Conversation]):
+    """The conversations of a file, all of them or those at ``chosen`` in that order, read when asked for."""
+
+    def __init__(self, path: Path, chosen: np.ndarray | None = None) -> None:
+        self._path = path
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches = [reader.get_batch(at) for at in range(reader.num_record_batches)]
+        self._starts = np.cumsum([0] + [batch.num_rows for batch in self._batches])
+        self._chosen = np.arange(self._starts[-1]) if chosen is None else chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "ConversationStore": ...
+
+    def __getitem__(self, index: int | slice) -> "Conversation | ConversationStore":
+        if isinstance(index, slice):
+            return self.choose(self._chosen[index])
+        position = int(self._chosen[index])
+        at = int(np.searchsorted(self._starts, position, side="right")) - 1
+        row = position - int(self._starts[at])
+        return _conversation(*(self._batches[at].column(number)[row].as_py() for number in range(4)))
+
+    def choose(self, positions: np.ndarray) -> "ConversationStore":
+        """The conversations at these positions of the file."""
+        return ConversationStore(self._path, positions)
+
+    def ranks(self) -> np.ndarray:
+        """The rank of each conversation of the file."""
+        return np.concatenate([batch.column("rank").to_numpy() for batch in self._batches] or [np.zeros(0)])
+
+    def groups(self) -> np.ndarray:
+        """A number for each conversation of the file, equal for those of one group and numbered as they appear."""
+        groups = pa.chunked_array([batch.column("group") for batch in self._batches], pa.string())
+        codes = np.asarray(groups.dictionary_encode().unify_dictionaries().combine_chunks().indices, dtype=np.int64)
+        alone = np.asarray(pyarrow.compute.equal(groups, ""))
+        codes[alone] = len(codes) + np.arange(np.count_nonzero(alone))
+        return _numbered_as_they_appear(codes)
+
+    def size_of(self, positions: np.ndarray) -> int:
+        """Characters of the conversations at these positions of the file, about: by their share of it."""
+        whole = sum(batch.column("body").nbytes for batch in self._batches)
+        return int(whole * len(positions) / max(int(self._starts[-1]), 1))
+
+    def in_file_order(self) -> Iterator[Conversation]:
+        """All of them, read as ``stream`` reads."""
+        return self.stream(np.sort(self._chosen))
+
+    def stream(self, positions: np.ndarray) -> Iterator[Conversation]:
+        """The conversations at ascending positions of the file, one batch of it in memory at a time."""
+        with pa.OSFile(str(self._path), "rb") as file:
+            reader = pa.ipc.open_file(file)
+            borders = np.searchsorted(positions, self._starts)
+            for at, (begin, end) in enumerate(pairwise(borders)):
+                if begin == end:
+                    continue
+                batch = reader.get_batch(at)
+                if end - begin < batch.num_rows:
+                    batch = batch.take(pa.array(positions[begin:end] - self._starts[at]))
+                yield from map(_conversation, *(batch.column(number).to_pylist() for number in range(4)))
+
+
+def _conversation(identity: str, group: str, rank: float, body: str) -> Conversation:
+    messages, tools = json.loads(body)
+    return Conversation(identity, tuple(messages), tuple(tools), group, rank)
+
+
+def _numbered_as_they_appear(codes: np.ndarray) -> np.ndarray:
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[inverse]
