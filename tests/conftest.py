@@ -1,9 +1,10 @@
 """What tests of whole runs share: prepared data, an empty MLflow database, and runs in processes of their own."""
 
+import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,30 @@ def new_place(tmp_path_factory) -> Callable[[], Place]:
 @pytest.fixture
 def place(new_place) -> Place:
     return new_place()
+
+
+class Said(logging.Handler):
+    """What ftx's own logger was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def ftx_log() -> Iterator[Said]:
+    """What is said within the test; the logger does not propagate, so pytest's own fixture hears nothing."""
+    said = Said()
+    logging.getLogger("ftx").addHandler(said)
+    yield said
+    logging.getLogger("ftx").removeHandler(said)
 
 
 @pytest.fixture(scope="module")

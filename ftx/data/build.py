@@ -40,9 +40,7 @@ def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
         selection = select(run, gathered, store)
         parts = parts or random_parts(run, _texts(store.stream(np.sort(selection.train))))
         encoder = encoder or load_encoder(run, parts.tokenizer, loading)
-        saving = loading.submit(parts.tokenizer.save_pretrained, folder / "tokenizer")
         origins, fitted, noticed = _write_tokens(run, store, selection, parts, encoder, folder)
-        saving.result()
     _say_what_was_noticed(noticed, fitted, parts.template, run)
     tokens = TokenStore(folder / "tokens.arrow")
     train = _in_order(_entries(selection.train, origins), tokens, origins, store, run.data.order)
@@ -53,6 +51,8 @@ def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
     write_members(folder / "evaluation.arrow", _evaluation_rows(evaluation, tokens, run))
     np.save(folder / "train_conversations.npy", _without_repeats(origins[train]))
     np.save(folder / "held_out.npy", _without_repeats(origins[evaluation]))
+    if run.model.weights == "random":
+        parts.tokenizer.save_pretrained(folder / "tokenizer")
     write_json(folder / "template.json", asdict(parts.template))
     write_json(folder / "cost.json", asdict(parts.cost))
     (folder / "conversations").write_text(gathered_folder.name, encoding="utf-8")
@@ -164,7 +164,7 @@ def _say_what_was_noticed(noticed: Noticed, fitted: Fitted, template: Template, 
     if any(asdict(fitted).values()):
         log.warning(
             "longer than data.max_length=%d: %d dropped, %d truncated, %d split, %d dropped because nothing supervised "
-            "was left; %d tokens are learned from nowhere",
+            "was left; %d tokens are in no row",
             run.data.max_length,
             fitted.dropped_too_long,
             fitted.truncated,

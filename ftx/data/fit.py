@@ -12,7 +12,7 @@ from ftx.errors import UserError
 
 @dataclass
 class Fitted:
-    """What became of conversations that were too long; ``cut_tokens`` are those that are learned from nowhere."""
+    """What became of conversations that were too long; ``cut_tokens`` are in no row."""
 
     dropped_too_long: int = 0
     dropped_unsupervised: int = 0
@@ -65,14 +65,15 @@ def _pieces(
     """Tokens and runs of what is kept of one conversation."""
     starts = [0] if policy == "truncate" else range(0, len(tokens) - 1, max_length - 1)
     kept = []
-    covered = 1
+    covered = end = 0
     for start in starts:
         marks = supervised[start : start + max_length].copy()
         marks[0] = False
         if marks.any():
             kept.append((tokens[start : start + max_length], runs_of(marks)))
-            covered += len(marks) - 1
-    fitted.cut_tokens += len(tokens) - (covered if kept else 0)
+            covered += start + len(marks) - max(start, end)
+            end = start + len(marks)
+    fitted.cut_tokens += len(tokens) - covered
     if not kept:
         fitted.dropped_unsupervised += 1
     elif policy == "truncate":

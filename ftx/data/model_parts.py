@@ -33,11 +33,7 @@ class ModelParts:
 
 def pretrained_parts(run: RunConfig) -> ModelParts:
     """Raises UserError where the tokenizer or config.json cannot be loaded or no template fits."""
-    name = str(run.model.name)
-    try:
-        own: Any = AutoTokenizer.from_pretrained(name, revision=run.model.revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name={name}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    name, own = str(run.model.name), _own_tokenizer(run)
     template = with_thinking(choose_template(run.model.template, own), run.data.thinking)
     try:
         config: Any = AutoConfig.from_pretrained(name, revision=run.model.revision)
@@ -60,12 +56,30 @@ def random_parts(run: RunConfig, texts: Iterable[str]) -> ModelParts:
     return ModelParts(tokenizer, with_thinking(load_template(run.model.template), run.data.thinking), cost)
 
 
+def load_tokenizer(run: RunConfig, prepared: Path) -> PreTrainedTokenizerFast:
+    """The model's own tokenizer; a random model's was trained on the data and lies with what was prepared of it."""
+    if run.model.weights == "random":
+        trained: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(prepared / "tokenizer")  # type: ignore[assignment]
+        return trained
+    return _own_tokenizer(run)
+
+
 def load_encoder(run: RunConfig, tokenizer: PreTrainedTokenizerFast, loading: ThreadPoolExecutor) -> Encoder:
     """What encodes the run's conversations: the fast engine, which loads meanwhile, where there are many of them."""
     if _bytes_at_most(run) < WORTH_A_FAST_ENGINE:
         return exact_encoder(tokenizer)
     future: Future[Encoder] = loading.submit(lambda: fast_encoder(tokenizer) or exact_encoder(tokenizer))
     return lambda rendered: future.result()(rendered)  # noqa: PLW0108 - waits when it is called, not here
+
+
+def _own_tokenizer(run: RunConfig) -> PreTrainedTokenizerFast:
+    name = str(run.model.name)
+    try:
+        own: Any = AutoTokenizer.from_pretrained(name, revision=run.model.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={name}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    tokenizer: PreTrainedTokenizerFast = own
+    return tokenizer
 
 
 def _bytes_at_most(run: RunConfig) -> float:

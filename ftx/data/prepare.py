@@ -4,7 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -71,8 +71,10 @@ class Prepared:
 
 def prepare(run: RunConfig) -> Prepared:
     """The run's data, from the cache where it is there, else built once under a lock."""
+    from ftx.data.model_parts import load_tokenizer
+
     folder, built_with = _on_disk(run)
-    prepared = _open(folder, built_with)
+    prepared = _open(folder, built_with or load_tokenizer(run, folder))
     if run.evaluation.tasks and not len(prepared.held_out):
         counts = prepared.counts
         raise UserError(
@@ -106,16 +108,13 @@ def _on_disk(run: RunConfig) -> "tuple[Path, PreTrainedTokenizerFast | None]":
     return folder, tokenizer
 
 
-def _open(folder: Path, tokenizer: "PreTrainedTokenizerFast | None") -> Prepared:
-    from transformers import AutoTokenizer
-
+def _open(folder: Path, tokenizer: "PreTrainedTokenizerFast") -> Prepared:
     from ftx.data.cost import Cost
     from ftx.data.store import RowStore, TokenStore
     from ftx.templates import Template
 
-    own: Any = tokenizer or AutoTokenizer.from_pretrained(folder / "tokenizer")
     template = Template(**json.loads((folder / "template.json").read_text(encoding="utf-8")))
-    own.chat_template = template.text
+    tokenizer.chat_template = template.text
     tokens = TokenStore(folder / "tokens.arrow")
     conversations = ConversationStore(cache.conversations_of(folder) / "conversations.arrow")
     return Prepared(
@@ -123,7 +122,7 @@ def _open(folder: Path, tokenizer: "PreTrainedTokenizerFast | None") -> Prepared
         RowStore.open(tokens, folder / "evaluation.arrow"),
         conversations.choose(np.load(folder / "train_conversations.npy", mmap_mode="r")),
         conversations.choose(np.load(folder / "held_out.npy", mmap_mode="r")),
-        own,
+        tokenizer,
         template,
         read_counts(folder),
         Cost(json.loads((folder / "cost.json").read_text(encoding="utf-8"))["crossover"]),

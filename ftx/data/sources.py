@@ -167,7 +167,7 @@ def _ranking(order: str) -> Callable[[Conversation, dict[str, Any]], float] | No
         return None
     if not order.startswith(COLUMN_ORDER):
         function = load_hook(ORDERS, "data.order", order)
-        return lambda conversation, row: float(function(conversation))
+        return lambda conversation, row: float(function(conversation, row))
     column = order.removeprefix(COLUMN_ORDER)
     sign, column = (-1.0, column[1:]) if column.startswith("-") else (1.0, column)
 

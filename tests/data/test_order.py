@@ -282,6 +282,7 @@ def test_an_epoch_is_the_same_after_any_other_and_from_any_place_on(items, pack_
 
 def test_a_micro_batch_that_is_not_there_is_an_index_error(items):
     loaded = MicroBatches(ordered(items), size=1, accumulation=5)
+    assert loaded[len(loaded) - 1] == []
     for index in (-1, len(loaded)):
         with pytest.raises(IndexError):
             loaded[index]
