@@ -302,12 +302,6 @@ def with_added(**properties) -> Tokenizer:
     return backend
 
 
-def truncating() -> Tokenizer:
-    backend = copy.deepcopy(TINY.backend_tokenizer)
-    backend.enable_truncation(8)
-    return backend
-
-
 byte_level = pre_tokenizers.ByteLevel
 a_word_piece = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
 a_word_piece.pre_tokenizer = byte_level(add_prefix_space=False)
@@ -342,12 +336,11 @@ a_word_piece.pre_tokenizer = byte_level(add_prefix_space=False)
         (lambda: with_added(lstrip=True), False),
         (lambda: with_added(rstrip=True), False),
         (lambda: with_added(single_word=True), False),
-        (truncating, False),
         (lambda: a_word_piece, False),
     ],
     ids=[
         *("qwen3", "olmo2", "stories260k", "tiny", "nfc", "strip", "prepend", "prefix_space", "metaspace", "words"),
-        *("digits", "digits_prefix_space", "added", "lstrip", "rstrip", "single_word", "truncation", "word_piece"),
+        *("digits", "digits_prefix_space", "added", "lstrip", "rstrip", "single_word", "word_piece"),
     ],
 )
 def test_only_byte_level_tokenizers_without_regard_to_context_encode_by_pieces(make, piecewise):

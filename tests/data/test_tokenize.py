@@ -412,12 +412,13 @@ def test_the_supervised_tokens_of_each_conversation_are_counted():
 
 def test_what_is_noticed_is_counted_over_all_batches(monkeypatch):
     monkeypatch.setattr("ftx.data.tokenize.BATCH", 2)
-    thought = "<think>\nHm.\n</think>\n\n"
     chats = [
         conversation([("user", "?"), ("assistant", "plain")]),
         conversation([("user", END), ("assistant", f"{END} \ufdd0")]),
         conversation([("user", "\ufdd1\ufdd2"), ("assistant", "<|im_start|>")]),
-        conversation([("user", "?"), ("assistant", thought + "a"), ("user", "?"), ("assistant", thought + "b")]),
+        conversation(
+            [("user", "?"), ("assistant", "<think>Hm.</think>a"), ("user", "?"), ("assistant", "<think>Ah.</think>b")]
+        ),
         conversation([("user", "\ufdd2"), ("assistant", "b")]),
     ]
     noticed = Noticed()
