@@ -31,6 +31,11 @@ def announce_cpu() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
+def processors() -> int:
+    """How many this process may use: a scheduler may give it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def slurm_job_id() -> str | None:
     """The SLURM job that this process belongs to, if any."""
     return os.environ.get("SLURM_JOB_ID")

@@ -6,14 +6,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ftx.config.data_checks import COLUMN_ORDER, PLAIN_ORDERS
-from ftx.config.schema import RunConfig, SourceConfig
+from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
+from ftx.config.schema import RunConfig
 from ftx.data.filters import parse_filter
 from ftx.data.fingerprint import cache_folder
-from ftx.data.hooks import ORDERS, TRANSFORMS, load_hook
+from ftx.data.hooks import TRANSFORMS, load_hook
 from ftx.data.hub_names import check_hub_name
-from ftx.data.rows import BadRow
-from ftx.data.sources import held_out_source, is_file, read_source, sources_of, word_of
+from ftx.data.sources import check_first_row, held_out_source, is_file, sources_of, word_of
 from ftx.environment import visible_gpus
 from ftx.errors import UserError
 
@@ -45,18 +44,9 @@ def check_first_conversations(run: RunConfig) -> None:
     for name, source in [*sources_of(data).items(), *([("", held_out)] if held_out else [])]:
         parse_filter(source.filter)
         if is_file(source):
-            check_first_row(name, source, run)
+            check_first_row(name, source, data, cache=cache_folder(run))
         else:
             check_hub_name(word_of(name), source.path)
-
-
-def check_first_row(name: str, source: SourceConfig, run: RunConfig) -> None:
-    try:
-        next(read_source(name, source, run.data, cache=cache_folder(run)), None)
-    except UserError as error:
-        if not isinstance(error.__cause__, BadRow):
-            raise
-        raise UserError(f"{word_of(name)}: {error}") from error
 
 
 def check_hardware(run: RunConfig) -> None:

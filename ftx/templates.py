@@ -3,14 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -71,7 +72,7 @@ def load_template(name: str) -> Template:
     return Template(name, text)
 
 
-def choose_template(wanted: str, tokenizer: PreTrainedTokenizerBase) -> Template:
+def choose_template(wanted: str, tokenizer: "PreTrainedTokenizerBase") -> Template:
     """``wanted`` by name; for ``auto`` the tokenizer's own where it has marks, else the one that renders the same."""
     if wanted != "auto":
         return load_template(wanted)
@@ -99,6 +100,8 @@ def _rendered(text: str, special_tokens: Mapping[str, Any]) -> list[str | None]:
 def _rendered_probe(
     text: str, messages: list[Any], tools: list[Any] | None, special_tokens: Mapping[str, Any]
 ) -> str | None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
     try:
         return render_jinja_template(conversations=[messages], tools=tools, chat_template=text, **special_tokens)[0][0]
     except (TemplateError, TypeError):

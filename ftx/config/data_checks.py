@@ -1,5 +1,7 @@
 """What the words say of data, checked across its keys."""
 
+from importlib.metadata import entry_points
+
 from ftx.config.keys import did_you_mean
 from ftx.config.schema import FORMATS, RunConfig, SourceConfig
 from ftx.errors import UserError
@@ -7,6 +9,8 @@ from ftx.errors import UserError
 # What data.order says without looking at a column or a function.
 PLAIN_ORDERS = ("balanced", "random", "source", "shortest_first", "longest_first")
 COLUMN_ORDER = "column:"
+# The group of entry points that a user's own orders come in by.
+ORDERS = "ftx.orders"
 
 
 def check_data(run: RunConfig) -> None:
@@ -18,9 +22,12 @@ def check_data(run: RunConfig) -> None:
         )
     if data.order == COLUMN_ORDER or data.order.removeprefix(COLUMN_ORDER) in ("", "-"):
         raise UserError(f"data.order={data.order}: write column:NAME, or column:-NAME for the highest first")
-    plain = data.order.replace("-", "_")
-    if ":" not in data.order and data.order not in PLAIN_ORDERS and did_you_mean(plain, PLAIN_ORDERS):
-        raise UserError(f"data.order={data.order}: no such order{did_you_mean(plain, PLAIN_ORDERS)}")
+    known = [*PLAIN_ORDERS, *(point.name for point in entry_points(group=ORDERS))]
+    if ":" not in data.order and data.order not in known:
+        guess = did_you_mean(data.order.replace("-", "_"), known)
+        raise UserError(
+            f"data.order={data.order}: no such order{guess}; there are {', '.join(known)}, column:NAME and MODULE:FUNCTION"
+        )
     if data.source == "stdlib_docs" and data.order not in PLAIN_ORDERS:
         raise UserError(f"data.order={data.order}: data=stdlib_docs has no columns; choose {', '.join(PLAIN_ORDERS)}")
     if data.packing and data.packing_scope == "global_batch" and data.order not in ("balanced", "random"):

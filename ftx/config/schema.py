@@ -160,6 +160,8 @@ class DataConfig:
     # shortest_first, longest_first, column:NAME (lowest first), column:-NAME, an entry point or MODULE:FUNCTION.
     order: str = "balanced"
     on_bad_row: str = key("error", choices=("error", "skip"))
+    # Processes that prepare it; null: one, or for large sets one for each processor.
+    processes: int | None = key(None, minimum=1, identity=False)
     # Where prepared data is kept; null: <run_root>/.cache.
     cache: str | None = key(None, identity=False)
     # What this data is scored by unless evaluation.tasks says otherwise.

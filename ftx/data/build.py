@@ -12,15 +12,18 @@ from transformers import PreTrainedTokenizerFast
 from ftx.config.schema import RunConfig
 from ftx.data.conversation import Conversation
 from ftx.data.conversation_store import ConversationStore
-from ftx.data.encode import Encoder, EnginesDisagree, exact_encoder
+from ftx.data.encode import Encoder, EnginesDisagree, control_tokens, exact_encoder
 from ftx.data.fit import Fitted, fit
 from ftx.data.gather import Gathered, gathered_on_disk, read_gathered, select
+from ftx.data.guard import Noticed
 from ftx.data.model_parts import ModelParts, load_encoder, pretrained_parts, random_parts
 from ftx.data.packing import pack, pack_in_order
 from ftx.data.prepare import Counts
+from ftx.data.render import BatchRenderer, RenderedBatch
 from ftx.data.select import Selection
 from ftx.data.store import RowStore, TokenStore, TokenWriter, write_members
-from ftx.data.tokenize import Noticed, tokenize_batches
+from ftx.data.tokenize import encode_batches, renderer
+from ftx.data.workers import MANY_BYTES, Workers, processes_for
 from ftx.errors import UserError
 from ftx.progress import Progress
 from ftx.run_folder import write_json
@@ -93,8 +96,8 @@ def _write_tokens_with(
         TokenWriter(folder / "tokens.arrow") as writer,
         Progress("tokenize", len(positions), unit="conversation", delay=1) as progress,
     ):
-        conversations = store.stream(positions)
-        for ids, batch in tokenize_batches(conversations, parts.tokenizer, parts.template, encoder, noticed):
+        batches = _rendered(run, store, positions, parts)
+        for ids, batch in encode_batches(batches, parts.template, encoder, noticed):
             policy, longest = run.data.too_long, run.data.max_length
             sources, kept = fit(ids, batch, max_length=longest, policy=policy, fitted=fitted)
             writer.write([ids[at] for at in sources], kept)
@@ -102,6 +105,19 @@ def _write_tokens_with(
             done += len(ids)
             progress.show(done)
     return np.concatenate(origins), fitted, noticed
+
+
+def _rendered(
+    run: RunConfig, store: ConversationStore, positions: np.ndarray, parts: ModelParts
+) -> Iterator[RenderedBatch]:
+    stored = store.stream_batches(positions)
+    processes = processes_for(run.data, many=store.size_of(positions) >= MANY_BYTES)
+    if processes == 1:
+        yield from map(renderer(parts.tokenizer, parts.template), stored)
+        return
+    special_tokens, control = dict(parts.tokenizer.special_tokens_map), control_tokens(parts.tokenizer)
+    with Workers(processes, BatchRenderer, parts.template, special_tokens, control) as workers:
+        yield from workers.map(stored)
 
 
 def _texts(conversations: Iterable[Conversation]) -> Iterator[str]:

@@ -1,9 +1,15 @@
 """The one shape that every source is brought into before it is rendered."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 Message = dict[str, Any]
+# Id, group, rank, and messages and tools as JSON: what a conversation is on disk, and between processes.
+Stored = tuple[str, str, float, str]
+
+# Made once: json.dumps would make an encoder for each conversation.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -20,3 +26,15 @@ class Conversation:
     tools: tuple[dict[str, Any], ...] = ()
     group: str = ""
     rank: float = 0.0
+
+
+def to_stored(conversation: Conversation) -> Stored:
+    body = _ENCODE([conversation.messages, conversation.tools])
+    return conversation.id, conversation.group, conversation.rank, body
+
+
+def from_stored(stored: Stored) -> Conversation:
+    """The inverse of ``to_stored``."""
+    name, group, rank, body = stored
+    messages, tools = json.loads(body)
+    return Conversation(name, tuple(messages), tuple(tools), group, rank)

@@ -1,6 +1,5 @@
 """Conversations on disk: an Arrow file, written a batch at a time, mapped by whoever reads from it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from ftx.data.conversation import Conversation
+from ftx.data.conversation import Conversation, Stored, from_stored
 
 SCHEMA = pa.schema({"id": pa.string(), "group": pa.string(), "rank": pa.float64(), "body": pa.large_string()})
-# Made once: json.dumps would make an encoder for each conversation.
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Rows of a batch, and about how many characters at most, so that memory does not grow with the file.
-BATCH, BATCH_CHARACTERS = 1024, 2**24
+BATCH, BATCH_CHARACTERS = 1024, 2**22
 
 
 class ConversationWriter:
@@ -26,14 +23,13 @@ class ConversationWriter:
     def __init__(self, path: Path) -> None:
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, SCHEMA)
-        self._waiting: list[tuple[str, str, float, str]] = []
+        self._waiting: list[Stored] = []
         self._characters = 0
         self.written = 0
 
-    def add(self, conversation: Conversation) -> None:
-        body = _ENCODE([conversation.messages, conversation.tools])
-        self._waiting.append((conversation.id, conversation.group, conversation.rank, body))
-        self._characters += len(body)
+    def add(self, stored: Stored) -> None:
+        self._waiting.append(stored)
+        self._characters += len(stored[3])
         self.written += 1
         if len(self._waiting) == BATCH or self._characters > BATCH_CHARACTERS:
             self._flush()
@@ -80,7 +76,8 @@ class ConversationStore(Sequence[Conversation]):
         position = int(self._chosen[index])
         at = int(np.searchsorted(self._starts, position, side="right")) - 1
         row = position - int(self._starts[at])
-        return _conversation(*(self._batches[at].column(number)[row].as_py() for number in range(4)))
+        name, group, rank, body = (self._batches[at].column(number)[row].as_py() for number in range(4))
+        return from_stored((name, group, rank, body))
 
     def choose(self, positions: np.ndarray) -> "ConversationStore":
         """The conversations at these positions of the file."""
@@ -109,6 +106,10 @@ class ConversationStore(Sequence[Conversation]):
 
     def stream(self, positions: np.ndarray) -> Iterator[Conversation]:
         """The conversations at ascending positions of the file, one batch of it in memory at a time."""
+        return (from_stored(stored) for batch in self.stream_batches(positions) for stored in batch)
+
+    def stream_batches(self, positions: np.ndarray) -> Iterator[list[Stored]]:
+        """The same, as they are stored and batch by batch."""
         with pa.OSFile(str(self._path), "rb") as file:
             reader = pa.ipc.open_file(file)
             borders = np.searchsorted(positions, self._starts)
@@ -118,12 +119,7 @@ class ConversationStore(Sequence[Conversation]):
                 batch = reader.get_batch(at)
                 if end - begin < batch.num_rows:
                     batch = batch.take(pa.array(positions[begin:end] - self._starts[at]))
-                yield from map(_conversation, *(batch.column(number).to_pylist() for number in range(4)))
-
-
-def _conversation(identity: str, group: str, rank: float, body: str) -> Conversation:
-    messages, tools = json.loads(body)
-    return Conversation(identity, tuple(messages), tuple(tools), group, rank)
+                yield list(zip(*(batch.column(number).to_pylist() for number in range(4)), strict=True))
 
 
 def _numbered_as_they_appear(codes: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ftx.data.render import BORDER, Rendered
+from ftx.data.guard import BORDER
+from ftx.data.render import Rendered
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from ftx.config.data_checks import COLUMN_ORDER, PLAIN_ORDERS
+from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
 from ftx.config.schema import RunConfig, SourceConfig
 from ftx.data import files, stdlib_docs
-from ftx.data.hooks import ORDERS, TRANSFORMS, hook_fingerprint
+from ftx.data.hooks import TRANSFORMS, hook_fingerprint
 from ftx.data.hub_names import hub_commit
 from ftx.data.sources import held_out_source, hub_split, is_file, sources_of, word_of
 from ftx.run_folder import write_json

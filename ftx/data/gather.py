@@ -11,11 +11,11 @@ import numpy as np
 
 from ftx.config.schema import RunConfig, SourceConfig
 from ftx.data import cache
-from ftx.data.conversation import Conversation
+from ftx.data.conversation import to_stored
 from ftx.data.conversation_store import ConversationStore, ConversationWriter
 from ftx.data.fingerprint import cache_folder
 from ftx.data.select import Selection, draw, mixture_counts, split
-from ftx.data.sources import FilteredOut, Read, held_out_source, is_file, read_source, read_stdlib, sources_of
+from ftx.data.sources import Converted, held_out_source, is_file, read_source, read_stdlib, sources_of
 from ftx.errors import UserError
 from ftx.progress import Progress
 from ftx.run_folder import write_json
@@ -57,22 +57,20 @@ def gather(run: RunConfig, folder: Path) -> Gathered:
     with ExitStack() as stack:
         writer = stack.enter_context(ConversationWriter(folder / "conversations.arrow"))
         reasons = stack.enter_context((folder / "skipped.txt").open("w", encoding="utf-8"))
-        for name, reads, is_held_out in _parts(run):
-            begin = writer.written
-            first_reason = ""
-            for read in reads:
-                if isinstance(read, Conversation):
-                    writer.add(read)
-                elif isinstance(read, FilteredOut):
-                    filtered_out += 1
-                else:
+        for name, chunks, is_held_out in _parts(run):
+            begin, filtered_before, first_reason = writer.written, filtered_out, ""
+            for converted in chunks:
+                for stored in converted.conversations:
+                    writer.add(stored)
+                filtered_out += converted.filtered_out
+                for reason in converted.skipped:
                     skipped += 1
-                    first_reason = first_reason or read.reason
-                    reasons.write(f"{read.reason}\n")
+                    first_reason = first_reason or reason
+                    reasons.write(f"{reason}\n")
                     if skipped <= SHOWN_REASONS:
-                        log.warning("skipped: %s", read.reason)
+                        log.warning("skipped: %s", reason)
             if writer.written == begin:
-                raise UserError(_nothing_in(name, run, first_reason, filtered_out))
+                raise UserError(_nothing_in(name, run, first_reason, filtered_out - filtered_before))
             borders[name] = (begin, writer.written)
             held_out_from = begin if is_held_out else held_out_from
     if skipped > SHOWN_REASONS:
@@ -124,13 +122,13 @@ def _renumbered(groups: np.ndarray) -> list[int]:
     return [numbers.setdefault(group, len(numbers)) for group in groups.tolist()]
 
 
-def _parts(run: RunConfig) -> Iterator[tuple[str, Iterable[Read], bool]]:
-    """Name, rows, and whether they are for evaluation alone, of each part that is read."""
+def _parts(run: RunConfig) -> Iterator[tuple[str, Iterable[Converted], bool]]:
+    """Name, converted rows, and whether they are for evaluation alone, of each part that is read."""
     if run.data.source == "stdlib_docs":
         train, held_out = read_stdlib(run)
-        yield "stdlib_docs", train, False
+        yield "stdlib_docs", [Converted(list(map(to_stored, train)))], False
         if held_out:
-            yield "held out", held_out, True
+            yield "held out", [Converted(list(map(to_stored, held_out)))], True
         return
     for name, source in sources_of(run.data).items():
         yield name, _watched(name, source, run), False
@@ -138,22 +136,22 @@ def _parts(run: RunConfig) -> Iterator[tuple[str, Iterable[Read], bool]]:
         yield "held out", _watched("", evaluation, run), True
 
 
-def _watched(name: str, source: SourceConfig, run: RunConfig) -> Iterator[Read]:
-    """A source's rows with a progress bar: of the bytes of a file, or of the rows of a data set on the hub."""
-    title = f"read {Path(source.path).name if is_file(source) else source.path}"
-    total = Path(source.path).stat().st_size if is_file(source) and Path(source.path).is_file() else None
-    position = 0
+def _watched(name: str, source: SourceConfig, run: RunConfig) -> Iterator[Converted]:
+    """A source's rows with a progress bar: of the bytes of a file, or of the conversations of a data set on the hub."""
+    is_here = is_file(source) and Path(source.path).is_file()
+    title = f"read {Path(source.path).name if is_here else source.path}"
+    total = Path(source.path).stat().st_size if is_here else None
+    position = conversations = 0
 
     def on_position(at: int) -> None:
         nonlocal position
         position = at
 
-    with Progress(title, total, unit="byte" if total else "row", delay=1) as progress:
-        reads = read_source(name, source, run.data, cache=cache_folder(run), on_position=on_position)
-        for number, read in enumerate(reads, 1):
-            if number % 256 == 0:
-                progress.show(position if total else number, f"{number:,} rows" if total else "")
-            yield read
+    with Progress(title, total, unit="byte" if total else "conversation", delay=1) as progress:
+        for converted in read_source(name, source, run.data, cache=cache_folder(run), on_position=on_position):
+            conversations += len(converted.conversations)
+            progress.show(position if total else conversations, f"{conversations:,} conversations" if total else "")
+            yield converted
 
 
 def _nothing_in(name: str, run: RunConfig, first_reason: str, filtered_out: int) -> str:

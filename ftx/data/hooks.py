@@ -12,7 +12,6 @@ from ftx.config.keys import did_you_mean
 from ftx.errors import UserError
 
 TRANSFORMS = "ftx.transforms"
-ORDERS = "ftx.orders"
 
 
 def load_hook(group: str, key: str, name: str) -> Callable[..., Any]:

@@ -15,14 +15,12 @@ import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ftx.data.conversation import Conversation, Message
+from ftx.data.conversation import Conversation, Message, Stored, from_stored
+from ftx.data.guard import CLOSE, OPEN, Guard, Noticed
 from ftx.errors import UserError
 from ftx.templates import Template
 
-# What a template writes where the assistant's words begin and end: noncharacters, which Unicode keeps out of texts.
-OPEN, CLOSE = "\ufdd1", "\ufdd2"
-# Where a text must not become one token; see ftx.data.encode.
-BORDER = "\ufdd0"
+END_OF_REASONING = "</think>"
 
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _METHODS_OF_DICT = frozenset(dir(dict))
@@ -57,6 +55,43 @@ def render_prompt(conversation: Conversation, template: Template, special_tokens
     last = max(at for at, message in enumerate(messages) if message["role"] == "assistant")
     before = replace(conversation, messages=messages[:last])
     return _render(before, template, special_tokens, add_generation_prompt=True)
+
+
+@dataclass(frozen=True)
+class RenderedBatch:
+    """Conversations by their ids, and what was noticed of them."""
+
+    ids: list[str]
+    rendered: list[Rendered]
+    noticed: Noticed
+
+
+class BatchRenderer:
+    """Renders batches of conversations, stored ones or such in memory."""
+
+    def __init__(self, template: Template, special_tokens: Mapping[str, Any], control: Sequence[str]) -> None:
+        self._template, self._special_tokens, self._control = template, special_tokens, control
+
+    def __call__(self, batch: Sequence[Conversation | Stored]) -> RenderedBatch:
+        noticed = Noticed()
+        guard = Guard(self._control, noticed)
+        ids, rendered = [], []
+        for given in batch:
+            conversation = given if isinstance(given, Conversation) else from_stored(given)
+            one = render(guard(conversation), self._template, self._special_tokens)
+            noticed.without_their_reasoning += _lost_reasoning(conversation, one)
+            ids.append(conversation.id)
+            rendered.append(one)
+        return RenderedBatch(ids, rendered, noticed)
+
+
+def _lost_reasoning(conversation: Conversation, rendered: Rendered) -> bool:
+    """Whether the template left out an answer's ``<think>`` block."""
+    written = 0
+    for message in conversation.messages:
+        if message["role"] == "assistant" and message.get("content"):
+            written += message["content"].count(END_OF_REASONING)
+    return bool(written) and written > sum(piece.count(END_OF_REASONING) for piece in rendered.pieces)
 
 
 def _render(
@@ -102,7 +137,7 @@ def _without_earlier_reasoning(messages: Sequence[Message]) -> list[Message]:
 def _without_reasoning(message: Message) -> Message:
     kept = {name: value for name, value in message.items() if name not in ("reasoning_content", "thinking")}
     content = kept.get("content")
-    return {**kept, "content": content.split("</think>")[-1].lstrip("\n")} if isinstance(content, str) else kept
+    return {**kept, "content": content.split(END_OF_REASONING)[-1].lstrip("\n")} if isinstance(content, str) else kept
 
 
 class _GenerationMarks(jinja2.ext.Extension):

@@ -4,38 +4,38 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from ftx.config.data_checks import COLUMN_ORDER, PLAIN_ORDERS
+from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
 from ftx.config.schema import DataConfig, RunConfig, SourceConfig
 from ftx.data import stdlib_docs
-from ftx.data.conversation import Conversation
+from ftx.data.conversation import Conversation, Stored, to_stored
 from ftx.data.files import read_rows
 from ftx.data.filters import filter_columns, parse_filter
 from ftx.data.formats import FORMAT_COLUMNS, to_conversation
-from ftx.data.hooks import ORDERS, TRANSFORMS, load_hook
+from ftx.data.hooks import TRANSFORMS, load_hook
 from ftx.data.hub import Columns, HubSplit, read_hub_rows
 from ftx.data.hub_names import hub_commit
 from ftx.data.rows import BadRow, Row
+from ftx.data.workers import MANY_ROWS, Workers, processes_for
 from ftx.errors import UserError
+
+# Rows that are converted at once.
+CHUNK = 256
 
 OnPosition = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A bad row that ``data.on_bad_row=skip`` leaves out, and why."""
+@dataclass
+class Converted:
+    """What became of some rows: conversations as they are stored, and what was left out."""
 
-    reason: str
-
-
-@dataclass(frozen=True)
-class FilteredOut:
-    """A row that ``data.filter`` or a transform of the user's leaves out."""
-
-
-Read = Conversation | Skipped | FilteredOut
+    conversations: list[Stored]
+    filtered_out: int = 0
+    # The reason for each bad row that data.on_bad_row=skip leaves out.
+    skipped: tuple[str, ...] = ()
 
 
 def is_file(source: SourceConfig) -> bool:
@@ -67,31 +67,98 @@ def read_stdlib(run: RunConfig) -> tuple[list[Conversation], list[Conversation]]
 
 
 def read_source(
-    name: str, source: SourceConfig, data: DataConfig, *, cache: Path, on_position: OnPosition | None = None
-) -> Iterator[Read]:
-    """Every row of a source, as a conversation or as what became of it instead.
+    name: str,
+    source: SourceConfig,
+    data: DataConfig,
+    *,
+    cache: Path,
+    on_position: OnPosition | None = None,
+) -> Iterator[Converted]:
+    """Every row of a source, converted some at a time, once there are many by several processes.
 
     Raises UserError for a bad row that is not to be skipped. ``on_position`` hears how many bytes of a file are read.
     """
     with _mistakes_of(name):
         where, rows = _rows(name, source, data, cache, on_position)
-        holds = parse_filter(source.filter)
-        transforms = [load_hook(TRANSFORMS, "data.transforms", hook) for hook in data.transforms]
-        rank = _ranking(data.order)
+        chunks = iter(lambda: list(islice(rows, CHUNK)), [])
+        if data.processes is None:
+            yield from map(Converter(where, source, data), islice(chunks, MANY_ROWS // CHUNK))
+        yield from _converted_by_several(chunks, processes_for(data, many=True), where, source, data)
+
+
+def _converted_by_several(
+    chunks: Iterator[list[Row | BadRow]], processes: int, where: Path | str, source: SourceConfig, data: DataConfig
+) -> Iterator[Converted]:
+    first = next(chunks, None)
+    if first is None:
+        return
+    remaining = chain([first], chunks)
+    if processes == 1:
+        yield from map(Converter(where, source, data), remaining)
+        return
+    with Workers(processes, Converter, where, source, data) as workers:
+        yield from workers.map(remaining)
+
+
+def check_first_row(name: str, source: SourceConfig, data: DataConfig, *, cache: Path) -> None:
+    """Raises UserError for a file that cannot be read, and for a bad first row that is not to be skipped."""
+    with _mistakes_of(name):
+        where, rows = _rows(name, source, data, cache, None)
+        try:
+            Converter(where, source, data)(list(islice(rows, 1)))
+        except BadRow as bad:
+            raise UserError(f"{word_of(name)}: {_how_to_mend(bad)}") from bad
+
+
+class Converter:
+    """Rows into conversations: filter, transforms, format, and the place in a curriculum."""
+
+    def __init__(self, where: Path | str, source: SourceConfig, data: DataConfig) -> None:
+        self._where, self._source, self._data = where, source, data
+        self._holds = parse_filter(source.filter)
+        self._transforms = [load_hook(TRANSFORMS, "data.transforms", hook) for hook in data.transforms]
+        self._rank = _ranking(data.order)
+
+    def __call__(self, rows: Sequence[Row | BadRow]) -> Converted:
+        """Raises BadRow for one that is not to be skipped."""
+        converted = Converted([])
         for row in rows:
             try:
                 if isinstance(row, BadRow):
                     raise row
-                versions = _versions(row, holds, transforms, where)
-                for version, number in versions:
-                    conversation = to_conversation(version, where, source.format, data.group_by)
-                    yield _placed(conversation, number, len(versions), rank, version, where)
-                if not versions:
-                    yield FilteredOut()
+                versions = self._versions(row)
+                converted.conversations += [to_stored(one) for one in self._conversations(row.number, versions)]
+                converted.filtered_out += not versions
             except BadRow as bad:
-                if data.on_bad_row == "error":
-                    raise UserError(f"{bad}; mend it, or skip such rows with data.on_bad_row=skip") from bad
-                yield Skipped(str(bad))
+                if self._data.on_bad_row == "error":
+                    raise
+                converted.skipped = (*converted.skipped, str(bad))
+        return converted
+
+    def _versions(self, row: Row) -> list[dict[str, Any]]:
+        """The row as filter and transforms leave it: none, one, or several of it."""
+        values = [row.value]
+        try:
+            if not self._holds(row.value):
+                return []
+            for transform in self._transforms:
+                values = [changed for value in values for changed in _as_rows(transform(dict(value)))]
+        except ValueError as error:
+            raise BadRow(self._where, row.number, str(error)) from None
+        return values
+
+    def _conversations(self, number: int, versions: Sequence[dict[str, Any]]) -> Iterator[Conversation]:
+        """With their ranks; versions of one row get ids of their own and stay on one side of the held-out split."""
+        for version, value in enumerate(versions, 1):
+            one = to_conversation(Row(number, value), self._where, self._source.format, self._data.group_by)
+            if len(versions) > 1:
+                one = replace(one, id=f"{one.id}.{version}", group=one.group or one.id)
+            if self._rank is not None:
+                try:
+                    one = replace(one, rank=self._rank(one, value))
+                except ValueError as error:
+                    raise BadRow(self._where, number, str(error)) from None
+            yield one
 
 
 def hub_split(source: SourceConfig, word: str, cache: Path) -> HubSplit:
@@ -138,21 +205,6 @@ def _needed_columns(source: SourceConfig, data: DataConfig) -> Columns | None:
     return Columns(tuple(needed), () if source.columns else of_format or ())
 
 
-def _versions(
-    row: Row, holds: Callable[[dict[str, Any]], bool], transforms: Sequence[Callable[..., Any]], where: Path | str
-) -> list[tuple[Row, int]]:
-    """The row as filter and transforms leave it, numbered: none, one, or several of them."""
-    values = [row.value]
-    try:
-        if not holds(row.value):
-            return []
-        for transform in transforms:
-            values = [changed for value in values for changed in _as_rows(transform(dict(value)))]
-    except ValueError as error:
-        raise BadRow(where, row.number, str(error)) from None
-    return [(Row(row.number, value), number) for number, value in enumerate(values)]
-
-
 def _as_rows(changed: Any) -> list[dict[str, Any]]:
     """A transform gives a row, a list of rows, or None to leave the row out."""
     rows = [] if changed is None else changed if isinstance(changed, list) else [changed]
@@ -182,31 +234,17 @@ def _ranking(order: str) -> Callable[[Conversation, dict[str, Any]], float] | No
     return rank
 
 
-def _placed(
-    conversation: Conversation,
-    number: int,
-    versions: int,
-    rank: Callable[[Conversation, dict[str, Any]], float] | None,
-    row: Row,
-    where: Path | str,
-) -> Conversation:
-    """With its rank; versions of one row get ids of their own and stay on one side of the held-out split."""
-    if versions > 1:
-        group = conversation.group or conversation.id
-        conversation = replace(conversation, id=f"{conversation.id}.{number + 1}", group=group)
-    if rank is None:
-        return conversation
-    try:
-        return replace(conversation, rank=rank(conversation, row.value))
-    except ValueError as error:
-        raise BadRow(where, row.number, str(error)) from None
+def _how_to_mend(bad: BadRow) -> str:
+    return f"{bad}; mend it, or skip such rows with data.on_bad_row=skip"
 
 
 @contextmanager
 def _mistakes_of(name: str) -> Iterator[None]:
-    """Within it a mistake in a source's file is told of that source's own key."""
+    """Within it a bad row says how to mend it, and a mistake in a source's file is told of that source's own key."""
     try:
         yield
+    except BadRow as bad:
+        raise UserError(_how_to_mend(bad)) from bad
     except UserError as error:
         if not name or not str(error).startswith("data.path"):
             raise

@@ -1,29 +1,27 @@
 """Conversations → rendered text → tokens and loss mask."""
 
-import json
 import logging
-import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from ftx.data.conversation import Conversation
 from ftx.data.encode import Encoder, TokenBatch, control_tokens, exact_encoder
-from ftx.data.render import BORDER, CLOSE, OPEN, Rendered, render, render_prompt
+from ftx.data.guard import Guard, Noticed
+from ftx.data.render import BatchRenderer, RenderedBatch, render_prompt
 from ftx.errors import UserError
 from ftx.templates import Template
 
 log = logging.getLogger(__name__)
 
-# Conversations encoded at once, about how many characters at most, and how many batches may wait for that.
-BATCH, BATCH_CHARACTERS, AHEAD = 1000, 2**22, 16
-END_OF_REASONING = "</think>"
+# Conversations that are rendered and encoded at once, and how many batches may wait for being encoded.
+BATCH, AHEAD = 1000, 16
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,6 @@ class Tokenized:
     id: str
     input_ids: np.ndarray
     supervised: np.ndarray
-
-
-@dataclass
-class Noticed:
-    """How many conversations were not taken quite as they are."""
-
-    with_control_tokens: int = 0
-    with_noncharacters: int = 0
-    without_their_reasoning: int = 0
 
 
 def tokenize(
@@ -58,7 +47,7 @@ def tokenize_prompts(
     conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, template: Template
 ) -> list[list[int]]:
     """What ``render_prompt`` gives, as tokens: the same ones that ``tokenize`` has before the last answer."""
-    guard = _Guard(tokenizer, Noticed())
+    guard = Guard(control_tokens(tokenizer), Noticed())
     rendered = [render_prompt(guard(one), template, tokenizer.special_tokens_map) for one in conversations]
     input_ids, _ = _separate(exact_encoder(tokenizer)(rendered))
     return [ids.tolist() for ids in input_ids]
@@ -71,39 +60,32 @@ def tokenize_batches(
     encoder: Encoder,
     noticed: Noticed,
 ) -> Iterator[tuple[list[str], TokenBatch]]:
-    """Ids and tokens of the conversations, a batch at a time; while some are encoded the next ones are rendered.
+    """Ids and tokens of the conversations, a batch at a time."""
+    remaining = iter(conversations)
+    batches = iter(lambda: list(islice(remaining, BATCH)), [])
+    return encode_batches(map(renderer(tokenizer, template), batches), template, encoder, noticed)
+
+
+def renderer(tokenizer: PreTrainedTokenizerFast, template: Template) -> BatchRenderer:
+    return BatchRenderer(template, tokenizer.special_tokens_map, control_tokens(tokenizer))
+
+
+def encode_batches(
+    batches: Iterable[RenderedBatch], template: Template, encoder: Encoder, noticed: Noticed
+) -> Iterator[tuple[list[str], TokenBatch]]:
+    """Ids and tokens of each batch, in order; while some are encoded the next ones are rendered.
 
     Raises UserError for a conversation of which nothing would be learned.
     """
     with ThreadPoolExecutor(1) as encoding:
         waiting: deque[tuple[list[str], Future[TokenBatch]]] = deque()
-        for ids, rendered in _rendered_batches(conversations, tokenizer, template, noticed):
-            waiting.append((ids, encoding.submit(encoder, rendered)))
+        for batch in batches:
+            noticed.add(batch.noticed)
+            waiting.append((batch.ids, encoding.submit(encoder, batch.rendered)))
             while len(waiting) > AHEAD or (waiting and waiting[0][1].done()):
                 yield _checked(*waiting.popleft(), template)
         while waiting:
             yield _checked(*waiting.popleft(), template)
-
-
-def _rendered_batches(
-    conversations: Iterable[Conversation], tokenizer: PreTrainedTokenizerFast, template: Template, noticed: Noticed
-) -> Iterator[tuple[list[str], list[Rendered]]]:
-    guard = _Guard(tokenizer, noticed)
-    special = tokenizer.special_tokens_map
-    ids: list[str] = []
-    rendered: list[Rendered] = []
-    characters = 0
-    for conversation in conversations:
-        one = render(guard(conversation), template, special)
-        noticed.without_their_reasoning += _lost_reasoning(conversation, one)
-        ids.append(conversation.id)
-        rendered.append(one)
-        characters += sum(map(len, one.pieces))
-        if len(ids) == BATCH or characters > BATCH_CHARACTERS:
-            yield ids, rendered
-            ids, rendered, characters = [], [], 0
-    if ids:
-        yield ids, rendered
 
 
 def supervised_counts(batch: TokenBatch) -> np.ndarray:
@@ -134,64 +116,6 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int
             "no answer would end; choose another template, or evaluation.tasks=[loss]"
         )
     return sorted(token for token in found | {tokenizer.eos_token_id} if token is not None)
-
-
-class _Guard:
-    """Only the template ends a turn: a border inside every ``<|im_end|>`` and the like that somebody wrote.
-
-    The noncharacters that rendering uses as its own marks become U+FFFD.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, noticed: Noticed) -> None:
-        control = control_tokens(tokenizer)
-        self._noticed = noticed
-        self._control = re.compile("|".join(map(re.escape, control)) or "(?!)")
-        self._prefix = os.path.commonprefix(control)  # noqa: RUF071 - of strings, not of paths
-        self._ours = re.compile(f"[{BORDER}{OPEN}{CLOSE}]")
-
-    def __call__(self, conversation: Conversation) -> Conversation:
-        texts = [*_texts(conversation.messages), *(_texts(conversation.tools) if conversation.tools else ())]
-        control = any(self._prefix in text and self._control.search(text) for text in texts)
-        ours = any(not text.isascii() and self._ours.search(text) for text in texts)
-        if not (control or ours):
-            return conversation
-        self._noticed.with_control_tokens += control
-        self._noticed.with_noncharacters += ours
-        guarded = self._guarded
-        return replace(
-            conversation,
-            messages=tuple(map(guarded, conversation.messages)),
-            tools=tuple(map(guarded, conversation.tools)),
-        )
-
-    def _guarded(self, value: Any) -> Any:
-        if isinstance(value, str):
-            text = self._ours.sub("\ufffd", value)
-            return self._control.sub(lambda found: found[0][:1] + BORDER + found[0][1:], text)
-        if isinstance(value, dict):
-            return {self._guarded(name): self._guarded(one) for name, one in value.items()}
-        return [self._guarded(one) for one in value] if isinstance(value, list) else value
-
-
-def _texts(values: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Every string in messages or tools; keys and strings further inside as JSON of the whole."""
-    texts = []
-    for value in values:
-        for one in value.values():
-            if type(one) is str:
-                texts.append(one)
-            elif one is not None:
-                texts.append(json.dumps(one, ensure_ascii=False))
-    return texts
-
-
-def _lost_reasoning(conversation: Conversation, rendered: Rendered) -> bool:
-    """Whether the template left out an answer's ``<think>`` block."""
-    written = 0
-    for message in conversation.messages:
-        if message["role"] == "assistant" and message.get("content"):
-            written += message["content"].count(END_OF_REASONING)
-    return bool(written) and written > sum(piece.count(END_OF_REASONING) for piece in rendered.pieces)
 
 
 def _checked(ids: list[str], encoded: "Future[TokenBatch]", template: Template) -> tuple[list[str], TokenBatch]:

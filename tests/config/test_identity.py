@@ -29,6 +29,7 @@ LEAVES_THE_RESULT = {
     "model.attention",
     "data.path",
     "data.holdout_path",
+    "data.processes",
     "data.cache",
     "data.tasks",
     "hardware.device",

@@ -31,9 +31,10 @@ from ftx.data.encode import (
     runs_of,
     supervised_tokens,
 )
-from ftx.data.render import BORDER, CLOSE, OPEN, Rendered, render
+from ftx.data.guard import BORDER, CLOSE, OPEN, Noticed
+from ftx.data.render import Rendered, render
 from ftx.data.tiny_tokenizer import train_tokenizer
-from ftx.data.tokenize import Noticed, marks_of, supervised_counts, tokenize, tokenize_batches, tokenize_prompts
+from ftx.data.tokenize import marks_of, supervised_counts, tokenize, tokenize_batches, tokenize_prompts
 from ftx.environment import CHECKOUT
 from ftx.templates import load_template
 

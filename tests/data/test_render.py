@@ -18,9 +18,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from ftx.data.conversation import Conversation
 from ftx.data.encode import exact_encoder, is_piecewise
-from ftx.data.render import BORDER, CLOSE, OPEN, render, render_prompt
+from ftx.data.guard import BORDER, CLOSE, OPEN, Noticed
+from ftx.data.render import render, render_prompt
 from ftx.data.tiny_tokenizer import train_tokenizer
-from ftx.data.tokenize import Noticed, tokenize, tokenize_batches, tokenize_prompts
+from ftx.data.tokenize import tokenize, tokenize_batches, tokenize_prompts
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 from ftx.templates import OWN, Template, load_template, names_of_templates, with_thinking

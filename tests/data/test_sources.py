@@ -208,6 +208,22 @@ def test_transforms_of_the_users_change_leave_out_and_multiply_rows(tmp_path, ow
     assert held_out and not held_out & trained, "versions of one row stay on one side"
 
 
+def test_transforms_and_orders_come_in_by_entry_point(tmp_path, own_code):
+    info = tmp_path / "my_data-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-data\nVersion: 1.0\n")
+    points = "[ftx.transforms]\nodd = my_data:odd_only\n\n[ftx.orders]\nlast_first = my_data:by_answer\n"
+    (info / "entry_points.txt").write_text(points)
+    write_chats(tmp_path / "a.jsonl", 10, n=lambda n: n)
+    words = ("data=jsonl", f"data.path={tmp_path}/a.jsonl", "data.holdout=0", "evaluation.tasks=[]")
+    data = prepared(tmp_path, *words, "data.transforms=[odd]", "data.order=last_first")
+    assert [row.ids[0] for row in data.train] == [f"a.jsonl:{n + 1}" for n in (9, 7, 5, 3, 1)]
+    with pytest.raises(
+        UserError, match=r"data\.transforms=od: no such entry point .* \(did you mean odd\?\); there are odd"
+    ):
+        check_data_here(composed(tmp_path, *words, "data.transforms=[od]"))
+
+
 def test_a_changed_transform_is_other_data(tmp_path, own_code):
     write_chats(tmp_path / "a.jsonl", 4, n=lambda n: n)
     run = composed(tmp_path, "data=jsonl", f"data.path={tmp_path}/a.jsonl", "data.transforms=[my_data:twice]")

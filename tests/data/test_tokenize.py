@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ftx.data.conversation import Conversation
+from ftx.data.conversation import Conversation, to_stored
 from ftx.data.encode import Encoder, TokenBatch, exact_encoder
+from ftx.data.guard import Noticed
 from ftx.data.render import Rendered, render, render_prompt
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.data.tokenize import (
     AHEAD,
     BATCH,
-    Noticed,
     Tokenized,
     marks_of,
+    renderer,
     stop_ids,
     supervised_counts,
     tokenize,
@@ -323,20 +324,13 @@ def test_whatever_the_size_of_batches_the_tokens_are_the_same(batch, count, monk
     assert_same(found, one_by_one(2 * BATCH + 7)[: len(conversations)])
 
 
-def test_a_batch_ends_as_well_where_it_has_many_characters(monkeypatch):
-    monkeypatch.setattr("ftx.data.tokenize.BATCH_CHARACTERS", 300)
-    conversations, encode = numbered(40), Recording()
-    found = separate(tokenize_batches(conversations, TOKENIZER, CHATML, encode, Noticed()))
-    lengths = [len(render(one, CHATML, TOKENIZER.special_tokens_map).text) for one in conversations]
-    expected, characters = [0], 0
-    for length in lengths:
-        expected[-1] += 1
-        characters += length
-        if characters > 300:
-            expected, characters = [*expected, 0], 0
-    assert encode.sizes == [size for size in expected if size]
-    assert len(encode.sizes) > 5
-    assert_same(found, one_by_one(2 * BATCH + 7)[: len(conversations)])
+def test_stored_conversations_and_such_in_memory_are_rendered_the_same():
+    tools = ({"type": "function", "function": {"name": "é<|im_end|>"}},)
+    chats = [*numbered(3), conversation([("user", "\ufdd1é"), ("assistant", f"{END}\n")], tools=tools)]
+    render_batch = renderer(TOKENIZER, CHATML)
+    assert render_batch(list(map(to_stored, chats))) == render_batch(chats)
+    assert render_batch(chats).ids == [*(one.id for one in numbered(3)), "chats.jsonl:7"]
+    assert render_batch(chats).noticed == Noticed(with_control_tokens=1, with_noncharacters=1)
 
 
 class Waiting(Recording):

@@ -1,0 +1,102 @@
+"""One function in several processes at once, for what Python itself has to do with every conversation."""
+
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+from ftx.config.schema import DataConfig
+from ftx.environment import processors
+
+# A process of ftx's own and not one of multiprocessing's, which would import the parent's main module, torch and all.
+_START = "from ftx.data.workers import serve; serve()"
+
+
+# From so many bytes, or rows where their size is not known, several processes gain more than starting them takes.
+MANY_BYTES, MANY_ROWS = 100_000_000, 50_000
+MOST = 32
+
+
+def processes_for(data: DataConfig, *, many: bool) -> int:
+    """``data.processes``, else as many as this process may use processors where there is much to do."""
+    return data.processes or (min(processors(), MOST) if many else 1)
+
+
+class Workers:
+    """Processes that each made a function by ``factory(*arguments)``, a class or function at the top of a module."""
+
+    def __init__(self, count: int, factory: Callable[..., Any], *arguments: Any) -> None:
+        self._count = count
+        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+        self._all = [
+            # A session of its own: Ctrl-C is for the parent, at whose end they read the end of their input.
+            subprocess.Popen(
+                [sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+            for _ in range(count)
+        ]
+        for process in self._all:
+            _send(process.stdin, (sys.path, factory.__module__, factory.__qualname__, arguments))
+            self._idle.put(process)
+
+    def map(self, chunks: Iterable[Any]) -> Iterator[Any]:
+        """What the function gives for each chunk, in their order; a few are read ahead of what is asked for."""
+        with ThreadPoolExecutor(self._count) as waiting:
+            ahead: deque[Future[Any]] = deque()
+            for chunk in chunks:
+                ahead.append(waiting.submit(self._call, chunk))
+                if len(ahead) > 2 * self._count:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._all:
+            process.kill()
+            process.communicate()
+
+    def _call(self, chunk: Any) -> Any:
+        process = self._idle.get()
+        try:
+            _send(process.stdin, chunk)
+            succeeded, result = pickle.load(process.stdout)  # type: ignore[arg-type]
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError(f"a process that prepares data died ({process.wait()}): too little memory?") from error
+        self._idle.put(process)
+        if not succeeded:
+            raise result
+        return result
+
+
+def serve() -> None:
+    """What such a process does until its input ends."""
+    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    # What a user's own function prints must not get between the answers.
+    os.dup2(2, 1)
+    sys.path[:], module, name, arguments = pickle.load(source)
+    function = None
+    while True:
+        try:
+            chunk = pickle.load(source)
+        except EOFError:
+            return
+        try:
+            function = function or pkgutil.resolve_name(f"{module}:{name}")(*arguments)
+            answer = (True, function(chunk))
+        except Exception as error:
+            answer = (False, error)
+        _send(sink, answer)
+
+
+def _send(stream: Any, value: Any) -> None:
+    pickle.dump(value, stream, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.flush()
