@@ -26,7 +26,7 @@ def check_data(run: RunConfig) -> None:
     if ":" not in data.order and data.order not in known:
         guess = did_you_mean(data.order.replace("-", "_"), known)
         raise UserError(
-            f"data.order={data.order}: no such order{guess}; there are {', '.join(known)}, column:NAME and MODULE:FUNCTION"
+            f"data.order={data.order}: no such order{guess}; there are {', '.join(known)}, column:NAME, MODULE:FUNCTION"
         )
     if data.source == "stdlib_docs" and data.order not in PLAIN_ORDERS:
         raise UserError(f"data.order={data.order}: data=stdlib_docs has no columns; choose {', '.join(PLAIN_ORDERS)}")

@@ -51,7 +51,7 @@ class EnginesDisagree(Exception):
 
 def exact_encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
     """The tokenizer itself."""
-    backend = tokenizer.backend_tokenizer
+    backend = _as_it_splits(tokenizer)
     if not is_piecewise(backend):
         return _InContext(backend, tuple(control_tokens(tokenizer)))
 
@@ -68,7 +68,7 @@ def fast_encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder | None:
 
     The encoder raises EnginesDisagree where the comparison fails. To load it takes a second.
     """
-    backend = tokenizer.backend_tokenizer
+    backend = _as_it_splits(tokenizer)
     if not is_piecewise(backend):
         return None
     try:
@@ -97,13 +97,23 @@ def fast_encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder | None:
     return _Piecewise(encode)
 
 
+def _as_it_splits(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """Without the padding and truncation that a tokenizer may have been saved with: they would change the tokens."""
+    backend = tokenizer.backend_tokenizer
+    if backend.padding is None and backend.truncation is None:
+        return backend
+    plain = copy.deepcopy(backend)
+    plain.no_padding()
+    plain.no_truncation()
+    return plain
+
+
 def is_piecewise(tokenizer: Tokenizer) -> bool:
     """Whether a piece's tokens depend on the piece alone: byte-level, nothing added in front, no spaces swallowed."""
     pre_tokenizer = _described(tokenizer.pre_tokenizer)
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     return (
         isinstance(tokenizer.model, models.BPE)
-        and tokenizer.truncation is None
         and _described(tokenizer.normalizer).get("type") in (None, "NFC", "NFD", "NFKC", "NFKD")
         and all(step.get("type") in ("Split", "Digits", "ByteLevel") for step in steps)
         and steps[-1].get("type") == "ByteLevel"
@@ -121,8 +131,12 @@ def _described(part: Any) -> dict[str, Any]:
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The longest first, so that a pattern of them finds the whole one."""
-    control = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    """The longest first, so that a pattern of them finds the whole one.
+
+    Some tokenizers have the tokens of turns (``<｜User｜>``) not among the special ones, where ``<think>`` is neither.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    control = [token.content for token in added if token.special or token.content.startswith(("<|", "<｜"))]
     return sorted(control, key=len, reverse=True)
 
 
@@ -134,6 +148,9 @@ class _Piecewise:
 
     def __call__(self, rendered: Sequence[Rendered]) -> TokenBatch:
         pieces = list(chain.from_iterable(one.pieces for one in rendered))
+        if not pieces:
+            nothing = np.zeros(0, dtype=np.int64)
+            return TokenBatch(nothing.astype(np.int32), nothing, nothing, nothing)
         parts = [piece.split(BORDER) if BORDER in piece else (piece,) for piece in pieces]
         input_ids, counts = self._encode(list(chain.from_iterable(parts)))
         ends = np.concatenate([[0], np.cumsum(counts)])
@@ -177,9 +194,12 @@ class _InContext:
 def _splitting_at_borders(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer, but it makes no token over a BORDER and drops it."""
     splitting = copy.deepcopy(tokenizer)
-    split = pre_tokenizers.Split(BORDER, "removed")
+    steps: list[Any] = [pre_tokenizers.Split(BORDER, "removed")]
     own = splitting.pre_tokenizer
-    splitting.pre_tokenizer = split if own is None else pre_tokenizers.Sequence([split, own])
+    if own is not None:
+        # Metaspace may mark the first word of each part that it is given: it has to see the whole.
+        steps.insert(0 if _described(own).get("type") == "Metaspace" else 1, own)
+    splitting.pre_tokenizer = pre_tokenizers.Sequence(steps)
     return splitting
 
 
@@ -202,16 +222,19 @@ def runs_of(supervised: np.ndarray) -> np.ndarray:
 
 def _batch(input_ids: np.ndarray, runs: np.ndarray, run_counts: np.ndarray) -> TokenBatch:
     """The first token of a conversation has none before it to be predicted from, so it is never supervised."""
-    starts = np.concatenate([[0], np.cumsum(run_counts)[:-1]]).astype(np.int64)[: len(run_counts)]
-    has_two = run_counts > 1
-    first = starts[has_two]
-    moved = first[(runs[first] == 0) & (runs[first + 1] > 0)]
+    starts = np.concatenate([[0], np.cumsum(run_counts)])
     runs = runs.copy()
-    runs[moved] += 1
-    runs[moved + 1] -= 1
+    may_begin_supervised = np.flatnonzero(run_counts > 0)
+    for at in may_begin_supervised[runs[starts[may_begin_supervised]] == 0]:
+        begin, end = int(starts[at]), int(starts[at + 1])
+        first = begin
+        while first < end and runs[first] == 0:
+            first += 1
+        if first < end and (first - begin) % 2:
+            runs[first] -= 1
+            runs[first - 1] += 1
     ends = np.concatenate([[0], np.cumsum(runs)])
-    lengths = np.diff(ends[np.concatenate([starts, [len(runs)]])])
-    return TokenBatch(input_ids, lengths, runs, run_counts)
+    return TokenBatch(input_ids, np.diff(ends[starts]), runs, run_counts)
 
 
 def _flat(lists: Sequence[Sequence[int]]) -> np.ndarray:

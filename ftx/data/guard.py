@@ -60,7 +60,10 @@ class Guard:
     def _guarded(self, value: Any) -> Any:
         if isinstance(value, str):
             text = self._ours.sub("\ufffd", value)
-            return self._control.sub(lambda found: found[0][:1] + BORDER + found[0][1:], text)
+            # Again and again, for two of them can overlap; one of a single character cannot be taken apart.
+            while (divided := self._control.sub(lambda found: BORDER.join(found[0]), text)) != text:
+                text = divided
+            return text
         if isinstance(value, dict):
             return {self._guarded(name): self._guarded(one) for name, one in value.items()}
         return [self._guarded(one) for one in value] if isinstance(value, list) else value

@@ -13,6 +13,7 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
+import jinja2.utils
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ftx.data.conversation import Conversation, Message, Stored, from_stored
@@ -22,6 +23,8 @@ from ftx.templates import Template
 
 END_OF_REASONING = "</think>"
 
+# What rendering may end in, in a template that came with a tokenizer.
+_FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _METHODS_OF_DICT = frozenset(dir(dict))
 _OTHER_NAMES_OF_REASONING = ("thinking", "reasoning")
@@ -86,12 +89,18 @@ class BatchRenderer:
 
 
 def _lost_reasoning(conversation: Conversation, rendered: Rendered) -> bool:
-    """Whether the template left out an answer's ``<think>`` block."""
-    written = 0
-    for message in conversation.messages:
-        if message["role"] == "assistant" and message.get("content"):
-            written += message["content"].count(END_OF_REASONING)
-    return bool(written) and written > sum(piece.count(END_OF_REASONING) for piece in rendered.pieces)
+    """Whether the template left out what an answer reasoned."""
+    thoughts = [thought for message in conversation.messages if (thought := _reasoning_of(message))]
+    return bool(thoughts) and not all(thought in rendered.text for thought in thoughts)
+
+
+def _reasoning_of(message: Message) -> str:
+    if message["role"] != "assistant":
+        return ""
+    apart, content = _with_reasoning_by_its_name(message).get("reasoning_content"), message.get("content")
+    if isinstance(content, str) and END_OF_REASONING in content:
+        return content.rpartition(END_OF_REASONING)[0].rpartition("<think>")[2].strip()
+    return apart.strip() if isinstance(apart, str) else ""
 
 
 def _render(
@@ -109,14 +118,14 @@ def _render(
             **({"keep_thinking": True} if template.thinking == "keep" else {}),
             **special_tokens,
         )
-    except (jinja2.TemplateError, TypeError) as error:
+    except _FAILURES as error:
         raise UserError(f"{conversation.id}: template '{template.name}' cannot render it: {error}") from error
     return Rendered(tuple(_MARKS.split(marked)))
 
 
 def _with_reasoning_by_its_name(message: Message) -> Message:
     """Templates read ``reasoning_content``; some data sets call it otherwise."""
-    if "reasoning_content" in message:
+    if message.get("reasoning_content") is not None:
         return message
     for name in _OTHER_NAMES_OF_REASONING:
         if message.get(name) is not None:
@@ -137,7 +146,9 @@ def _without_earlier_reasoning(messages: Sequence[Message]) -> list[Message]:
 def _without_reasoning(message: Message) -> Message:
     kept = {name: value for name, value in message.items() if name not in ("reasoning_content", "thinking")}
     content = kept.get("content")
-    return {**kept, "content": content.split(END_OF_REASONING)[-1].lstrip("\n")} if isinstance(content, str) else kept
+    if not isinstance(content, str) or END_OF_REASONING not in content:
+        return kept
+    return {**kept, "content": content.split(END_OF_REASONING)[-1].lstrip("\n")}
 
 
 class _GenerationMarks(jinja2.ext.Extension):
@@ -161,12 +172,31 @@ class _Environment(jinja2.Environment):
         return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
 
 
+class _Namespace(jinja2.utils.Namespace):
+    """One that no template can reach Python's internals through, as transformers has it."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        for name in dict(*args[1:], **kwargs):
+            _refuse_internals(name)
+        jinja2.utils.Namespace.__init__(*args, **kwargs)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_internals(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_internals(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace has no place for {name}")
+
+
 @lru_cache(maxsize=16)
 def _compiled(template: Template) -> jinja2.Template:
     """With the settings and functions that transformers gives chat templates; one from a hub runs in a sandbox."""
     kind = ImmutableSandboxedEnvironment if template.is_foreign else _Environment
     environment = kind(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationMarks, jinja2.ext.loopcontrols])
     environment.filters["tojson"] = _to_json
+    environment.globals["namespace"] = _Namespace
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment.from_string(template.text)

@@ -128,6 +128,8 @@ def _checked(ids: list[str], encoded: "Future[TokenBatch]", template: Template) 
 
 def _separate(batch: TokenBatch) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Token ids, and marks of the supervised ones, of each conversation."""
+    if not len(batch.lengths):
+        return [], []
     token_borders = np.cumsum(batch.lengths)[:-1]
     run_borders = np.cumsum(batch.run_counts)[:-1]
     return np.split(batch.input_ids, token_borders), list(map(marks_of, np.split(batch.runs, run_borders)))
