@@ -23,7 +23,7 @@ from ftx.data.render import BatchRenderer, RenderedBatch
 from ftx.data.select import Selection
 from ftx.data.store import RowStore, TokenStore, TokenWriter, write_members
 from ftx.data.tokenize import encode_batches, renderer
-from ftx.data.workers import MANY_BYTES, Workers, processes_for
+from ftx.data.workers import MANY_BYTES, Workers, collecting_seldom, processes_for
 from ftx.errors import UserError
 from ftx.progress import Progress
 from ftx.run_folder import write_json
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
     """Tokens, rows, tokenizer, template and counts of the run's conversations, into ``folder``; the tokenizer back."""
-    with ThreadPoolExecutor(1) as loading:
+    with ThreadPoolExecutor(1) as loading, collecting_seldom():
         parts = None if run.model.weights == "random" else pretrained_parts(run)
         encoder = load_encoder(run, parts.tokenizer, loading) if parts else None
         gathered_folder = gathered_on_disk(run)

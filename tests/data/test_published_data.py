@@ -16,8 +16,9 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,14 @@ answers = {}
 for name, words in json.load(sys.stdin).items():
     said = []
     prepared = prepare(compose(*words))
-    sides = {"train": (prepared.train, prepared.train_conversations), "held_out": (prepared.evaluation, prepared.held_out)}
+    rows = {"train": prepared.train, "held_out": prepared.evaluation}
+    stores = {"train": prepared.train_conversations, "held_out": prepared.held_out}
     answers[name] = {
         "folder": str(prepared.folder),
         "counts": asdict(prepared.counts),
         "said": said,
-        "conversations": {side: {one.id: [one.messages, one.tools] for one in store} for side, (_, store) in sides.items()},
-        "learned": {side: learned(rows, prepared.tokenizer) for side, (rows, _) in sides.items()},
+        "conversations": {side: {one.id: [one.messages, one.tools] for one in stores[side]} for side in stores},
+        "learned": {side: learned(rows[side], prepared.tokenizer) for side in rows},
     }
 json.dump(answers, sys.stdout)
 """
@@ -107,13 +109,13 @@ class Prepared:
     conversations: dict[str, dict[str, Any]]
     learned: dict[str, dict[str, list[tuple[str, int]]]]
 
-    @property
+    @cached_property
     def talks(self) -> dict[str, Talk]:
         """Of both sides."""
         both = {**self.conversations["train"], **self.conversations["held_out"]}
         return {name: Talk(messages, tools) for name, (messages, tools) in both.items()}
 
-    @property
+    @cached_property
     def texts(self) -> dict[str, list[str]]:
         """What is learned of each conversation, one text for each stretch of it."""
         return {name: [text for text, _ in runs] for side in self.learned.values() for name, runs in side.items()}
@@ -156,14 +158,18 @@ NEWS_FEATURES = {"text": TEXT, "label": {"names": list(LABELS), "_type": "ClassL
 
 
 def news_rows(split: str, count: int) -> list[dict[str, Any]]:
-    return [{"text": f"{split} №{n}: café prices (AP) AP - Story {n * n}.", "label": n % 4} for n in range(1, count + 1)]
+    return [
+        {"text": f"{split} №{n}: café prices (AP) AP - Story {n * n}.", "label": n % 4} for n in range(1, count + 1)
+    ]
 
 
 def news_talk(row: dict[str, Any]) -> Talk:
     system = "You are a news article classifier. Answer with one of World, Sports, Business and Sci/Tech, as "
     question = f"Classify the following news article: {row['text']}"
     answer = f'{{"category":"{LABELS[row["label"]]}"}}'
-    return Talk([said("system", f'{system}{{"category":"..."}}.'), said("user", question), said("assistant", answer)], [])
+    return Talk(
+        [said("system", f'{system}{{"category":"..."}}.'), said("user", question), said("assistant", answer)], []
+    )
 
 
 def news_files(train: list[dict[str, Any]], test: list[dict[str, Any]]) -> dict[str, bytes]:
@@ -220,7 +226,10 @@ TOOLS = [notebook_tool(CELL, "code"), notebook_tool(FINAL, "answer")]
 
 def jupyter_row(n: int) -> tuple[dict[str, Any], Talk]:
     asked = said("user", f"You have access to data_{n}.csv.\n\nWhat is the mean?")
-    ran = [{**said("assistant", f"Cell {at}.\n"), "tool_calls": [as_call(CELL, {"code": f"x = {at}\nx"})]} for at in range(n % 3)]
+    ran = [
+        {**said("assistant", f"Cell {at}.\n"), "tool_calls": [as_call(CELL, {"code": f"x = {at}\nx"})]}
+        for at in range(n % 3)
+    ]
     told = [said("tool", f"Out: {at}\n[Output is truncated as it is more than 10 lines]") for at in range(n % 3)]
     done = {**said("assistant", "Done — it is known.\n"), "tool_calls": [as_call(FINAL, {"answer": f"{n}"})]}
     messages = [asked, *(one for turn in zip(ran, told, strict=True) for one in turn), done]
@@ -250,10 +259,18 @@ MATH_ROWS, MATH_BAD = 15_012, 5
 
 
 def math_row(n: int) -> tuple[dict[str, Any], Talk]:
-    blocks = [("text", f"Add {n}."), ("code", f"{n} + 1"), ("execution", f"{n + 1}"), ("text", f"So $\\boxed{{{n + 1}}}$.")]
+    blocks = [
+        ("text", f"Add {n}."),
+        ("code", f"{n} + 1"),
+        ("execution", f"{n + 1}"),
+        ("text", f"So $\\boxed{{{n + 1}}}$."),
+    ]
     written = [{"type": kind, "content": text} for kind, text in blocks[: 3 if n == MATH_BAD else 4]]
     problem = f"What is {n} + 1?"
-    asked = [{"role": role, "content": [{"type": "text", "content": text}]} for role, text in (("system", ""), ("user", problem))]
+    asked = [
+        {"role": role, "content": [{"type": "text", "content": text}]}
+        for role, text in (("system", ""), ("user", problem))
+    ]
     reasoning = f"Add {n}.\n\n```python\n{n} + 1\n```\n\n```output\n{n + 1}\n```"
     row = {"messages": [*asked, {"role": "assistant", "content": written}]}
     return row, Talk([said("user", problem), thought(reasoning, f"So $\\boxed{{{n + 1}}}$.")], [])
@@ -282,7 +299,9 @@ def science_row(n: int) -> tuple[dict[str, Any], Talk]:
 
 # The Tulu mixtures: parquet of id, messages and source, of one question or several; one text spells a control token.
 def tulu_row(n: int) -> tuple[dict[str, Any], Talk]:
-    turns = [(said("user", f"Question {n}.{at}?"), said("assistant", f" Answer {n}.{at} 🐈\n")) for at in range(1 + n % 3)]
+    turns = [
+        (said("user", f"Question {n}.{at}?"), said("assistant", f" Answer {n}.{at} 🐈\n")) for at in range(1 + n % 3)
+    ]
     system = [said("system", f"Persona {n}")] if n % 5 == 0 else []
     messages = [*system, *(message for turn in turns for message in turn)]
     if n == 4:
@@ -327,8 +346,13 @@ DATA_SETS = {
     TULU: TULU_FILES,
     TULU_OLMO: TULU_FILES,
 }
-NEWS_TALKS = {f"{NEWS}/{side}:{n}": news_talk(row) for side, rows in (("train", NEWS_TRAIN), ("test", NEWS_TEST)) for n, row in enumerate(rows, 1)}
-# What may come of each choice, and how many conversations there are to train on and to evaluate on.
+NEWS_TALKS = {
+    f"{NEWS}/{side}:{n}": news_talk(row)
+    for side, rows in (("train", NEWS_TRAIN), ("test", NEWS_TEST))
+    for n, row in enumerate(rows, 1)
+}
+# What may come of each choice, and how many conversations there are to train on and to evaluate on. Only the tiny
+# model gets all 15,000 problems of mathematics, the other 500.
 EXPECTED: dict[str, tuple[dict[str, Talk], tuple[int, int]]] = {
     "ag_news": (NEWS_TALKS, (60, 24)),
     "glaive_function_calling": (GLAIVE_TALKS, (58, 2)),
@@ -356,11 +380,16 @@ class Family:
     def learned(self, message: dict[str, Any]) -> str:
         calls = [call["function"] for call in message.get("tool_calls", [])]
         content = "" if self.key == "parameters" and calls else message["content"] or ""
-        texts = [f'{{"name": "{one["name"]}", "{self.key}": {json.dumps(one["arguments"])}}}' for one in calls]
+        texts = [
+            f'{{"name": "{one["name"]}", "{self.key}": {json.dumps(one["arguments"], ensure_ascii=False)}}}'
+            for one in calls
+        ]
         written = [self.call.format(text) for text in texts]
         if not content and written:
             written[0] = written[0].removeprefix("\n")
-        return self.opening + (content.strip() if self.strips else content) + "".join(written) + (self.closing or self.eos)
+        return (
+            self.opening + (content.strip() if self.strips else content) + "".join(written) + (self.closing or self.eos)
+        )
 
 
 TINY = Family("chatml", "<|im_end|>", call="<tool_call>{}</tool_call>")
@@ -399,14 +428,19 @@ CONFIG = {
 }
 
 
-def as_model(folder: Path, tokenizer: Any, family: Family, controls: Sequence[str] = ()) -> Path:
+def as_model(folder: Path, tokenizer: Any, family: Family) -> Path:
     """A model's folder without weights, the tokenizer with the control tokens of the family."""
     tokens = {"eos_token": family.eos, **({"bos_token": family.bos} if family.bos else {})}
     tokenizer.add_special_tokens(tokens)
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*family.controls, *controls)])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in family.controls])
     tokenizer.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
+
+
+def family_words(choice: str, model: Path) -> list[str]:
+    template = FAMILIES[choice].template
+    return [f"data={choice}", "model=hub", f"model.name={model}", f"model.template={template}"]
 
 
 def as_hub(data_sets: dict[str, dict[str, bytes]]) -> Hub:
@@ -460,21 +494,17 @@ class Outcome:
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory) -> Outcome:
     folder = tmp_path_factory.mktemp("published")
-    models = {}
+    runs = {}
     for choice, family in FAMILIES.items():
         tokenizer = train_tokenizer([json.dumps([TULU_ROWS, GLAIVE_ROWS])], 400)
-        models[choice] = as_model(folder / family.template, tokenizer, family)
-    runs = {
-        choice: [f"data={choice}", "model=hub", f"model.name={models[choice]}", f"model.template={family.template}"]
-        for choice, family in FAMILIES.items()
-    }
-    runs["thoughts by the template"] = [*runs["math_science"], "data.thinking=template", "data.sources.math.rows=50"]
-    elsewhere = [f"run_root={folder}/families"]
+        runs[choice] = family_words(choice, as_model(folder / family.template, tokenizer, family))
+    runs["math_science"].append("data.sources.math.rows=500")
+    runs["thoughts by the template"] = [*runs["math_science"], "data.thinking=template"]
     with as_hub(DATA_SETS) as hub, as_hub(DATA_SETS) as other:
         words = ["-m", f"data={','.join(CHOICES)}", *tiny_words(folder)]
         verb = start(["-m", "ftx.data", "prepare", *words], hub.environment(folder / "home"), folder)
         probe = start(["-c", PROBE], other.environment(folder / "other home"), folder)
-        families = ended(probe, json.dumps({name: [*words, *elsewhere] for name, words in runs.items()}))
+        families = ended(probe, json.dumps({name: [*one, f"run_root={folder}/families"] for name, one in runs.items()}))
         words_of_verb = ended(verb)
     before = snapshot(folder / "runs")
     with Hub() as empty:
@@ -483,9 +513,7 @@ def outcome(tmp_path_factory) -> Outcome:
         tiny = ended(start(["-c", PROBE], offline, folder), json.dumps(again))
     after = snapshot(folder / "runs")
     changed = {file for file in {*before, *after} if before.get(file) != after.get(file)}
-    return Outcome(
-        words_of_verb, hub, as_prepared(tiny), as_prepared(families), len(empty.requests), changed
-    )
+    return Outcome(words_of_verb, hub, as_prepared(tiny), as_prepared(families), len(empty.requests), changed)
 
 
 @pytest.mark.parametrize("model", ["tiny", "family"])
@@ -493,12 +521,14 @@ def outcome(tmp_path_factory) -> Outcome:
 def test_every_row_is_the_conversation_that_it_holds_and_on_one_side(choice, model, outcome):
     prepared = (outcome.tiny if model == "tiny" else outcome.families)[choice]
     talks, sizes = EXPECTED[choice]
+    if (choice, model) == ("math_science", "family"):
+        sizes = (475, 53)
     assert prepared.sizes() == sizes
     assert (prepared.counts["train_conversations"], prepared.counts["evaluation_conversations"]) == sizes
     assert len(prepared.talks) == sum(sizes)
-    assert prepared.talks == {name: talks[name] for name in prepared.talks}
+    assert [(name, talk, talks.get(name)) for name, talk in prepared.talks.items() if talk != talks.get(name)][:2] == []
     for side in ("train", "held_out"):
-        assert prepared.learned[side].keys() == prepared.conversations[side].keys()
+        assert not prepared.learned[side].keys() ^ prepared.conversations[side].keys()
     left_out = {"skipped_rows": int(choice in ("glaive_function_calling", "math_science"))}
     assert {name: prepared.counts[name] for name in prepared.counts if not name.startswith(("train", "eval"))} == {
         **dict.fromkeys(("dropped_too_long", "truncated", "filtered_out", "dropped_unsupervised"), 0),
@@ -530,8 +560,12 @@ def test_of_the_notebooks_only_messages_and_tools_are_sent(outcome):
     files = {path: data for path, data in DATA_SETS[JUPYTER].items() if path.startswith("data/non")}
     for path, data in files.items():
         metadata = pyarrow.parquet.read_metadata(io.BytesIO(data))
-        chunks = [metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)]
-        needed = sum(one.total_compressed_size for one in chunks if one.path_in_schema.startswith(("messages.", "tools.")))
+        chunks = [
+            metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)
+        ]
+        needed = sum(
+            one.total_compressed_size for one in chunks if one.path_in_schema.startswith(("messages.", "tools."))
+        )
         assert len(data) > len(JUPYTER_ROWS) // 2 * NOTEBOOK
         assert needed < outcome.hub.sent(path) < 0.05 * len(data)
     assert outcome.hub.sent("data/thinking-00000-of-00001.parquet") == 0
@@ -539,7 +573,9 @@ def test_of_the_notebooks_only_messages_and_tools_are_sent(outcome):
 
 def test_calls_of_notebooks_have_no_nulls_of_other_tools(outcome):
     talks = outcome.tiny["jupyter_agent"].talks.values()
-    functions = [call["function"] for talk in talks for message in talk.messages for call in message.get("tool_calls", [])]
+    functions = [
+        call["function"] for talk in talks for message in talk.messages for call in message.get("tool_calls", [])
+    ]
     assert Counter((one["name"], *one["arguments"]) for one in functions) == {(CELL, "code"): 40, (FINAL, "answer"): 40}
     assert "null" not in json.dumps([talk.tools for talk in talks])
 
@@ -559,7 +595,8 @@ def test_thoughts_are_learned_as_the_choice_says_and_not_as_the_template_would(o
     kept, stripped = outcome.families["math_science"], outcome.families["thoughts by the template"]
     assert all(re.match(r"<think>\n.*\n</think>\n\n.", text, re.DOTALL) for (text,) in kept.texts.values())
     assert not [text for (text,) in stripped.texts.values() if "think>" in text]
-    assert stripped.counts["lost_reasoning"] == len(stripped.texts) == 50 + SCIENCE_ROWS
+    assert len(stripped.texts) == 500 + SCIENCE_ROWS
+    assert stripped.counts["lost_reasoning"] == 500 + SCIENCE_ROWS // 4
     assert [line for line in stripped.said if "lose reasoning in <think>" in line and "data.thinking=keep" in line]
 
 
@@ -577,7 +614,9 @@ def test_a_mixture_draws_as_many_as_asked_for_and_says_where_there_are_fewer(out
 
 
 def test_the_verb_says_what_it_prepared(outcome):
-    folders = [Path(line.removeprefix("prepared: ")) for line in outcome.said.splitlines() if line.startswith("prepared: ")]
+    folders = [
+        Path(line.removeprefix("prepared: ")) for line in outcome.said.splitlines() if line.startswith("prepared: ")
+    ]
     assert folders == [Path(outcome.tiny[choice].folder) for choice in CHOICES]
     sizes = re.findall(r"data: ([\d,]+) conversations to train on .* rows\), ([\d,]+) held out", outcome.said)
     assert [tuple(int(one.replace(",", "")) for one in pair) for pair in sizes] == [EXPECTED[one][1] for one in CHOICES]
@@ -594,10 +633,9 @@ def test_offline_all_of_it_is_there_and_nothing_is_asked_or_done_again(outcome):
 
 
 def real_lines(name: str) -> list[dict[str, Any]]:
-    path = SHARED / name
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        return [json.loads(line) for line in file]
+    content = (SHARED / name).read_bytes()
+    content = gzip.decompress(content) if name.endswith(".gz") else content
+    return [json.loads(line) for line in content.decode().splitlines()]
 
 
 def real_news(name: str, count: int) -> list[dict[str, Any]]:
@@ -619,7 +657,10 @@ def raw_glaive(row: dict[str, Any]) -> dict[str, str]:
     tools = json.loads(row["tools"] or "[]")
     system = "You are a helpful assistant with access to the following functions. Use them if required -\n"
     functions = "\n".join(json.dumps(tool, indent=4) for tool in tools)
-    return {"system": f"SYSTEM: {system}{functions}\n" if tools else "SYSTEM: You are a helpful assistant.\n", "chat": chat}
+    return {
+        "system": f"SYSTEM: {system}{functions}\n" if tools else "SYSTEM: You are a helpful assistant.\n",
+        "chat": chat,
+    }
 
 
 def raw_math(row: dict[str, Any]) -> dict[str, Any]:
@@ -631,46 +672,85 @@ def raw_math(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Real:
-    """The real rows as they are kept, and what became of them."""
+    """The rows as they are kept, and what became of them."""
 
     news: dict[str, list[dict[str, Any]]]
     glaive: list[dict[str, Any]]
     math: list[dict[str, Any]]
     science: list[dict[str, Any]]
-    threads: list[dict[str, Any]]
     prepared: dict[str, Prepared]
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Iterator[Real]:
+def real(tmp_path_factory) -> Real:
     if not (SHARED / "README.md").exists():
         pytest.skip(f"needs the real data in FTX_SHARED_DATA (looked in {SHARED})")
-    from transformers import AutoTokenizer
-
     folder = tmp_path_factory.mktemp("real")
-    news = {"train": real_news("train_part.csv.gz", 6000), "test": real_news("test.csv.gz", 7600)}
+    news = {"train": real_news("train_part.csv.gz", 2000), "test": real_news("test.csv.gz", 2000)}
     glaive = json.loads((SHARED / "glaive/glaive_toolcall_en_demo.json").read_text(encoding="utf-8"))
     math_, science = real_lines("mathcoder/lce_solutions.jsonl.gz"), real_lines("scibench/scibench.jsonl")
-    threads = real_lines("oasst/threads.jsonl.gz")
-    tulu = [{"id": f"oasst_{n}", "messages": row["messages"], "source": "ai2-adapt-dev/oasst1"} for n, row in enumerate(threads)]
     data_sets = {
         NEWS: news_files(news["train"], news["test"]),
         GLAIVE: {"glaive-function-calling-v2.json": json.dumps([raw_glaive(row) for row in glaive]).encode()},
         MATH: {"train_80k.jsonl": as_jsonl([raw_math(row) for row in math_])},
         SCIENCE: {"dataset.json": json.dumps(science).encode()},
-        TULU: {"data/train-00000-of-00001.parquet": as_parquet(tulu)},
     }
-    # One tokenizer with the control tokens of all families, so that it is loaded once.
-    tokenizer = AutoTokenizer.from_pretrained(SHARED / "tokenizers/qwen3")
-    controls = [text for family in FAMILIES.values() for text in (family.eos, *family.controls)]
-    model = as_model(folder / "model", tokenizer, FAMILIES["ag_news"], controls)
-    runs = {
-        choice: [
-            *(f"data={choice}", "model=hub", f"model.name={model}", f"run_root={folder}/runs"),
-            f"model.template={FAMILIES[choice].template}",
-        ]
-        for choice in CHOICES[:2] + CHOICES[3:5]
-    }
+    # With Qwen's own tokenizer lengths are real. It takes seconds to load, so calls, which are few, do without.
+    runs = {choice: family_words(choice, SHARED / "tokenizers/qwen3") for choice in ("ag_news", "math_science")}
+    small = train_tokenizer([json.dumps(glaive[:50])], 1000)
+    llama = as_model(folder / "llama", small, FAMILIES["glaive_function_calling"])
+    runs["glaive_function_calling"] = [*family_words("glaive_function_calling", llama), "data.max_length=65536"]
+    words = {choice: [*one, f"run_root={folder}/runs"] for choice, one in runs.items()}
     with as_hub(data_sets) as hub:
-        out = ended(start(["-c", PROBE], hub.environment(folder / "home"), folder), json.dumps(runs))
-    yield Real(news, glaive, math_, science, threads, as_prepared(out))
+        out = ended(start(["-c", PROBE], hub.environment(folder / "home"), folder), json.dumps(words))
+    return Real(news, glaive, math_, science, as_prepared(out))
+
+
+def test_real_news_are_all_there_with_their_classes(real):
+    prepared = real.prepared["ag_news"]
+    assert prepared.sizes() == (2000, 2000)
+    assert (prepared.counts["truncated"], prepared.counts["dropped_unsupervised"]) == (0, 0)
+    for side, split in (("train", "train"), ("held_out", "test")):
+        learned = {name: text for name, ((text, _),) in prepared.learned[side].items()}
+        for n, row in enumerate(real.news[split], 1):
+            assert learned[f"{NEWS}/{split}:{n}"] == f'\n{{"category":"{LABELS[row["label"]]}"}}<|im_end|>\n'
+
+
+def test_real_calls_of_glaive_arrive_with_their_arguments(real):
+    prepared = real.prepared["glaive_function_calling"]
+    assert len(real.glaive) == 300
+    assert prepared.sizes() == (294, 6)
+    assert prepared.counts["skipped_rows"] == prepared.counts["truncated"] == 0
+    for name, talk in prepared.talks.items():
+        turns = real.glaive[int(name.rpartition(":")[2]) - 1]["conversations"]
+        expected = [one for turn in turns if turn["from"] == "function_call" for one in [json.loads(turn["value"])]]
+        calls = [call["function"] for message in talk.messages for call in message.get("tool_calls", [])]
+        assert calls == expected
+        results = [message["content"] for message in talk.messages if message["role"] == "tool"]
+        assert results == [turn["value"].strip() for turn in turns if turn["from"] == "observation"]
+        answers = [message for message in talk.messages if message["role"] == "assistant"]
+        assert prepared.texts[name] == [FAMILIES["glaive_function_calling"].learned(one) for one in answers]
+
+
+def test_real_problems_are_thought_about_before_they_are_answered(real):
+    prepared = real.prepared["math_science"]
+    usable = [row for row in real.math if row["messages"][-1]["role"] == "text"]
+    assert (len(usable), len(real.science)) == (2808, 692)
+    assert prepared.sizes() == (3150, 350)
+    assert prepared.counts["skipped_rows"] == 1
+    few = "data.sources.science.rows=10000: it has 692, all of which are taken"
+    assert few in prepared.said
+    whole = 0
+    for name, (learned,) in prepared.texts.items():
+        source, _, number = name.partition("/train:")
+        if source == MATH:
+            answer = real.math[int(number) - 1]["messages"][-1]["content"].strip()
+        else:
+            row = real.science[int(number) - 1]
+            answer = re.sub(r"\s+", " ", f"{row['answer_number']} {row['unit']}").strip().replace("\N{MINUS SIGN}", "-")
+        assert learned.startswith("<think>\n")
+        _, end, after = learned.partition("\n</think>\n\n")
+        whole += end != ""
+        assert (end, after) in (("", ""), ("\n</think>\n\n", f"{answer}{FAMILIES['math_science'].eos}"))
+    assert whole == 3500 - prepared.counts["truncated"]
+    assert prepared.counts["truncated"] < 5
