@@ -32,7 +32,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ftx.models", "ftx.attention", "ftx.loss"),
     ("ftx.trainer", "ftx.callbacks", "ftx.checkpoints"),
     ("ftx.generation", "ftx.scoring", "ftx.tasks"),
-    ("ftx.job", "ftx.sweep_folder", "ftx.report", "ftx.train", "ftx.verb", "ftx.preflight", "ftx.data.__main__", "launchers"),
+    (
+        "ftx.job",
+        "ftx.sweep_folder",
+        "ftx.report",
+        "ftx.train",
+        "ftx.verb",
+        "ftx.preflight",
+        "ftx.data.__main__",
+        "launchers",
+    ),
 )
 # The Python API: the package offers what the verbs do, imported when asked for.
 ALLOWED = {("ftx", "ftx.train")}

@@ -22,7 +22,7 @@ from ftx.data.prepare import Counts
 from ftx.data.render import BatchRenderer, RenderedBatch
 from ftx.data.select import Selection
 from ftx.data.store import RowStore, TokenStore, TokenWriter, write_members
-from ftx.data.tokenize import encode_batches, renderer
+from ftx.data.tokenize import encode_batches
 from ftx.data.workers import MANY_BYTES, Workers, collecting_seldom, processes_for
 from ftx.errors import UserError
 from ftx.progress import Progress
@@ -49,7 +49,7 @@ def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
     train = _in_order(_entries(selection.train, origins), tokens, origins, store, run.data.order)
     evaluation = _entries(selection.held_out, origins)
     if not len(train):
-        raise UserError(f"data: no conversation is left to train on ({_what_was_left_out(gathered, fitted)})")
+        raise UserError(f"data: no conversation is left to train on ({_what_was_left_out(gathered, fitted, noticed)})")
     write_members(folder / "train.arrow", _rows(train, tokens, run))
     write_members(folder / "evaluation.arrow", _evaluation_rows(evaluation, tokens, run))
     np.save(folder / "train_conversations.npy", _without_repeats(origins[train]))
@@ -68,6 +68,7 @@ def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
         skipped_rows=gathered.skipped,
         filtered_out=gathered.filtered_out,
         lost_reasoning=noticed.without_their_reasoning,
+        refused=noticed.refused,
         **asdict(fitted),
     )
     write_json(folder / "counts.json", asdict(counts))
@@ -94,15 +95,18 @@ def _write_tokens_with(
     done = 0
     with (
         TokenWriter(folder / "tokens.arrow") as writer,
+        (folder / "refused.txt").open("w", encoding="utf-8") as refused,
         Progress("tokenize", len(positions), unit="conversation", delay=1) as progress,
     ):
         batches = _rendered(run, store, positions, parts)
-        for ids, batch in encode_batches(batches, parts.template, encoder, noticed):
+        for batch, tokens in encode_batches(batches, parts.template, encoder, noticed):
             policy, longest = run.data.too_long, run.data.max_length
-            sources, kept = fit(ids, batch, max_length=longest, policy=policy, fitted=fitted)
-            writer.write([ids[at] for at in sources], kept)
-            origins.append(positions[done + sources])
-            done += len(ids)
+            sources, kept = fit(batch.ids, tokens, max_length=longest, policy=policy, fitted=fitted)
+            writer.write([batch.ids[at] for at in sources], kept)
+            places = np.array(batch.places, dtype=np.int64)
+            origins.append(positions[done + places[sources]])
+            refused.writelines(f"{reason}\n" for reason in batch.refused)
+            done += batch.size
             progress.show(done)
     return np.concatenate(origins), fitted, noticed
 
@@ -112,11 +116,12 @@ def _rendered(
 ) -> Iterator[RenderedBatch]:
     stored = store.stream_batches(positions)
     processes = processes_for(run.data, many=store.size_of(positions) >= MANY_BYTES)
-    if processes == 1:
-        yield from map(renderer(parts.tokenizer, parts.template), stored)
-        return
     special_tokens, control = dict(parts.tokenizer.special_tokens_map), control_tokens(parts.tokenizer)
-    with Workers(processes, BatchRenderer, parts.template, special_tokens, control) as workers:
+    settings = (parts.template, special_tokens, control, run.data.on_bad_row == "skip")
+    if processes == 1:
+        yield from map(BatchRenderer(*settings), stored)
+        return
+    with Workers(processes, BatchRenderer, *settings) as workers:
         yield from workers.map(stored)
 
 
@@ -149,9 +154,10 @@ def _in_order(
 def _rows(entries: np.ndarray, tokens: TokenStore, run: RunConfig) -> list[Sequence[int]]:
     if not run.data.packing or run.data.packing_scope == "global_batch":
         return [entries[at : at + 1].tolist() for at in range(len(entries))]
-    lengths = tokens.lengths[entries].tolist()
-    shuffled = run.data.order in ("balanced", "random")
-    packs = pack(lengths, run.data.max_length) if shuffled else pack_in_order(lengths, run.data.max_length)
+    lengths, longest = tokens.lengths[entries], run.data.max_length
+    with Progress("pack", len(lengths), unit="conversation", delay=1) as progress:
+        shuffled = run.data.order in ("balanced", "random")
+        packs = pack(lengths, longest, progress.show) if shuffled else pack_in_order(lengths, longest)
     return [entries[members].tolist() for members in packs]
 
 
@@ -167,6 +173,12 @@ def _without_repeats(positions: np.ndarray) -> np.ndarray:
 
 
 def _say_what_was_noticed(noticed: Noticed, fitted: Fitted, template: Template, run: RunConfig) -> None:
+    if noticed.refused:
+        log.warning(
+            "skipped %d conversations that template '%s' cannot render; each is listed in refused.txt",
+            noticed.refused,
+            template.name,
+        )
     if noticed.with_control_tokens:
         log.warning("%d conversations spell control tokens out; they are read as text", noticed.with_control_tokens)
     if noticed.with_noncharacters:
@@ -190,8 +202,8 @@ def _say_what_was_noticed(noticed: Noticed, fitted: Fitted, template: Template, 
         )
 
 
-def _what_was_left_out(gathered: Gathered, fitted: Fitted) -> str:
+def _what_was_left_out(gathered: Gathered, fitted: Fitted, noticed: Noticed) -> str:
     return (
-        f"{gathered.skipped} bad rows skipped, {fitted.dropped_too_long} dropped as too long, "
-        f"{fitted.dropped_unsupervised} because nothing supervised was left"
+        f"{gathered.skipped} bad rows skipped, {noticed.refused} refused by the template, {fitted.dropped_too_long} "
+        f"dropped as too long, {fitted.dropped_unsupervised} because nothing supervised was left"
     )

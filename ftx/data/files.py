@@ -13,6 +13,7 @@ from ftx.data.file_checks import check_content, check_is_file, format_of, opened
 from ftx.data.json_list import read_json
 from ftx.data.rows import BadRow, Row, not_utf8, parse_json, row_or_bad
 from ftx.errors import UserError
+from ftx.progress import Progress
 
 _Reader = Callable[[Path, IO[bytes]], Iterator[Row | BadRow]]
 
@@ -49,7 +50,10 @@ def check_first_row(path: Path, columns: Sequence[str] | None = None) -> Row | B
 def fingerprint(path: Path) -> str:
     """SHA-256 of the bytes on disk, as hex digits."""
     check_is_file(path)
-    with opened(path, compressed=False) as stream:
+    with (
+        Progress(f"hash {path.name}", path.stat().st_size, unit="byte", delay=1) as progress,
+        opened(path, compressed=False, on_position=progress.show) as stream,
+    ):
         return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest()
 
 

@@ -17,16 +17,18 @@ BORDER = "\ufdd0"
 
 @dataclass
 class Noticed:
-    """How many conversations were not taken quite as they are."""
+    """How many conversations were not taken quite as they are, or not at all."""
 
     with_control_tokens: int = 0
     with_noncharacters: int = 0
     without_their_reasoning: int = 0
+    refused: int = 0
 
     def add(self, other: "Noticed") -> None:
         self.with_control_tokens += other.with_control_tokens
         self.with_noncharacters += other.with_noncharacters
         self.without_their_reasoning += other.without_their_reasoning
+        self.refused += other.refused
 
 
 class Guard:

@@ -1,6 +1,5 @@
 """Names and revisions on the Hugging Face hub: what commit they stand for, and what a refusal means."""
 
-import json
 import re
 import zlib
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal
 
 from ftx.environment import hub_is_offline
 from ftx.errors import UserError
-from ftx.run_folder import write_json
+from ftx.run_folder import write_text
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -33,8 +32,8 @@ def hub_commit(name: str, revision: str, *, kind: Literal["model", "dataset"], w
         return revision
     if kind == "dataset":
         check_hub_name(word, name)
-    file, question = cache / "hub_commits.json", f"{kind} {name}@{revision}"
-    remembered: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    # A file for each question: several processes may write at once.
+    remembered = cache / "hub_commits" / f"{kind} {name}@{revision}".replace("/", "--")
     reason = "HF_HUB_OFFLINE forbids asking the hub; unset it"
     if not hub_is_offline():
         from huggingface_hub import HfApi
@@ -48,15 +47,14 @@ def hub_commit(name: str, revision: str, *, kind: Literal["model", "dataset"], w
                 raise refusal(word, name, revision, error) from error
             reason = f"the hub cannot be reached ({line(error)}); mend the network"
         else:
-            if remembered.get(question) != commit:
-                cache.mkdir(parents=True, exist_ok=True)
-                write_json(file, {**remembered, question: commit})
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            write_text(remembered, commit)
             return commit
     reference = cache_of(name, kind) / "refs" / revision
     if reference.is_file():
         return reference.read_text(encoding="utf-8").strip()
-    if question in remembered:
-        return remembered[question]
+    if remembered.is_file():
+        return remembered.read_text(encoding="utf-8")
     instead = "a folder" if kind == "model" else "a file with data=jsonl"
     raise UserError(f"{word}={name}: revision {revision} is not in the local hub cache, and {reason} or give {instead}")
 

@@ -35,6 +35,7 @@ from ftx.run_folder import write_text
 LEFT_OUT = {
     "skipped_rows": "bad rows skipped",
     "filtered_out": "rows left out by data.filter or a transform",
+    "refused": "conversations skipped that the template cannot render",
     "dropped_too_long": "conversations dropped, longer than data.max_length",
     "dropped_unsupervised": "… dropped, as cutting left nothing supervised",
     "truncated": "… truncated",

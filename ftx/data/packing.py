@@ -1,22 +1,27 @@
 """Conversations into rows of at most ``max_length`` tokens, none cut, as few rows as best-fit decreasing finds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 
-def pack(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[list[int]]:
+def pack(
+    lengths: Sequence[int] | np.ndarray, max_length: int, on_done: Callable[[int], None] | None = None
+) -> list[list[int]]:
     """Indices of ``lengths`` grouped into rows, by best-fit decreasing (Johnson, 1973); ties keep their order.
 
     The rows with a given free space are kept in a list, and an integer's bits say which lists are not empty, so that
     the tightest row for a length is the lowest set bit at or above it. Raises ValueError for a length that fits no row.
+    ``on_done`` hears now and then how many items have found their row.
     """
     sizes = _checked(lengths, max_length)
     rows: list[list[int]] = []
     with_space: dict[int, list[int]] = {}
     occupied = 0
-    for index in sorted(range(len(sizes)), key=lambda at: -sizes[at]):
+    for done, index in enumerate(sorted(range(len(sizes)), key=lambda at: -sizes[at])):
+        if on_done is not None and done % 2**16 == 0:
+            on_done(done)
         length = sizes[index]
         tighter = occupied >> length
         if tighter:

@@ -40,10 +40,12 @@ class Counts:
     split: int = 0
     cut_tokens: int = 0
     lost_reasoning: int = 0
+    refused: int = 0
 
     def describe(self) -> str:
         """In one line."""
-        left_out = self.skipped_rows + self.filtered_out + self.dropped_too_long + self.dropped_unsupervised
+        left_out = self.skipped_rows + self.filtered_out + self.refused
+        left_out += self.dropped_too_long + self.dropped_unsupervised
         return (
             f"data: {self.train_conversations:,} conversations to train on ({self.train_tokens:,} tokens, "
             f"{self.train_supervised_tokens:,} supervised, {self.train_rows:,} rows), "

@@ -25,6 +25,7 @@ END_OF_REASONING = "</think>"
 
 # What rendering may end in, in a template that came with a tokenizer.
 _FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_WAY_OUT = "; choose another model.template, or skip such conversations with data.on_bad_row=skip"
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _METHODS_OF_DICT = frozenset(dir(dict))
 _OTHER_NAMES_OF_REASONING = ("thinking", "reasoning")
@@ -62,30 +63,47 @@ def render_prompt(conversation: Conversation, template: Template, special_tokens
 
 @dataclass(frozen=True)
 class RenderedBatch:
-    """Conversations by their ids, and what was noticed of them."""
+    """Conversations by their ids, where in the batch they stood, and what was noticed of them.
+
+    ``refused`` has the reasons for those of its ``size`` that the template cannot render and that are to be skipped.
+    """
 
     ids: list[str]
     rendered: list[Rendered]
+    places: list[int]
+    size: int
+    refused: list[str]
     noticed: Noticed
 
 
 class BatchRenderer:
     """Renders batches of conversations, stored ones or such in memory."""
 
-    def __init__(self, template: Template, special_tokens: Mapping[str, Any], control: Sequence[str]) -> None:
-        self._template, self._special_tokens, self._control = template, special_tokens, control
+    def __init__(
+        self, template: Template, special_tokens: Mapping[str, Any], control: Sequence[str], skip: bool = False
+    ) -> None:
+        """``skip`` what the template cannot render; else it is raised as UserError."""
+        self._template, self._special_tokens, self._control, self._skip = template, special_tokens, control, skip
 
     def __call__(self, batch: Sequence[Conversation | Stored]) -> RenderedBatch:
         noticed = Noticed()
         guard = Guard(self._control, noticed)
-        ids, rendered = [], []
-        for given in batch:
-            conversation = given if isinstance(given, Conversation) else from_stored(given)
-            one = render(guard(conversation), self._template, self._special_tokens)
+        result = RenderedBatch([], [], [], len(batch), [], noticed)
+        for place, given in enumerate(batch):
+            conversation = guard(given if isinstance(given, Conversation) else from_stored(given))
+            try:
+                one = render(conversation, self._template, self._special_tokens)
+            except UserError as error:
+                if not self._skip:
+                    raise
+                result.refused.append(str(error))
+                noticed.refused += 1
+                continue
             noticed.without_their_reasoning += _lost_reasoning(conversation, one)
-            ids.append(conversation.id)
-            rendered.append(one)
-        return RenderedBatch(ids, rendered, noticed)
+            result.ids.append(conversation.id)
+            result.rendered.append(one)
+            result.places.append(place)
+        return result
 
 
 def _lost_reasoning(conversation: Conversation, rendered: Rendered) -> bool:
@@ -119,7 +137,7 @@ def _render(
             **special_tokens,
         )
     except _FAILURES as error:
-        raise UserError(f"{conversation.id}: template '{template.name}' cannot render it: {error}") from error
+        raise UserError(f"{conversation.id}: template '{template.name}' cannot render it: {error}{_WAY_OUT}") from error
     return Rendered(tuple(_MARKS.split(marked)))
 
 

@@ -63,25 +63,23 @@ def tokenize_batches(
     """Ids and tokens of the conversations, a batch at a time."""
     remaining = iter(conversations)
     batches = iter(lambda: list(islice(remaining, BATCH)), [])
-    return encode_batches(map(renderer(tokenizer, template), batches), template, encoder, noticed)
-
-
-def renderer(tokenizer: PreTrainedTokenizerFast, template: Template) -> BatchRenderer:
-    return BatchRenderer(template, tokenizer.special_tokens_map, control_tokens(tokenizer))
+    render_batch = BatchRenderer(template, tokenizer.special_tokens_map, control_tokens(tokenizer))
+    rendered = map(render_batch, batches)
+    return ((batch.ids, tokens) for batch, tokens in encode_batches(rendered, template, encoder, noticed))
 
 
 def encode_batches(
     batches: Iterable[RenderedBatch], template: Template, encoder: Encoder, noticed: Noticed
-) -> Iterator[tuple[list[str], TokenBatch]]:
-    """Ids and tokens of each batch, in order; while some are encoded the next ones are rendered.
+) -> Iterator[tuple[RenderedBatch, TokenBatch]]:
+    """Each batch with its tokens, in order; while some are encoded the next ones are rendered.
 
     Raises UserError for a conversation of which nothing would be learned.
     """
     with ThreadPoolExecutor(1) as encoding:
-        waiting: deque[tuple[list[str], Future[TokenBatch]]] = deque()
+        waiting: deque[tuple[RenderedBatch, Future[TokenBatch]]] = deque()
         for batch in batches:
             noticed.add(batch.noticed)
-            waiting.append((batch.ids, encoding.submit(encoder, batch.rendered)))
+            waiting.append((batch, encoding.submit(encoder, batch.rendered)))
             while len(waiting) > AHEAD or (waiting and waiting[0][1].done()):
                 yield _checked(*waiting.popleft(), template)
         while waiting:
@@ -118,12 +116,14 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int
     return sorted(token for token in found | {tokenizer.eos_token_id} if token is not None)
 
 
-def _checked(ids: list[str], encoded: "Future[TokenBatch]", template: Template) -> tuple[list[str], TokenBatch]:
-    batch = encoded.result()
-    empty = np.flatnonzero(supervised_counts(batch) == 0)
+def _checked(
+    batch: RenderedBatch, encoded: "Future[TokenBatch]", template: Template
+) -> tuple[RenderedBatch, TokenBatch]:
+    tokens = encoded.result()
+    empty = np.flatnonzero(supervised_counts(tokens) == 0)
     if len(empty):
-        raise UserError(f"{ids[empty[0]]}: template '{template.name}' leaves no token of it to learn from")
-    return ids, batch
+        raise UserError(f"{batch.ids[empty[0]]}: template '{template.name}' leaves no token of it to learn from")
+    return batch, tokens
 
 
 def _separate(batch: TokenBatch) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftx.data.conversation import Conversation
+from ftx.data.conversation import Conversation, to_stored
 from ftx.data.conversation_store import BATCH, BATCH_CHARACTERS, ConversationStore, ConversationWriter
 
 COUNT = 2 * BATCH + 37
@@ -17,7 +17,7 @@ COUNT = 2 * BATCH + 37
 def written(path: Path, conversations: list[Conversation]) -> ConversationStore:
     with ConversationWriter(path) as writer:
         for one in conversations:
-            writer.add(one)
+            writer.add(to_stored(one))
     assert writer.written == len(conversations)
     return ConversationStore(path)
 

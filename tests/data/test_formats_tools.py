@@ -284,3 +284,10 @@ def test_notebook_calls_have_objects_for_arguments() -> None:
     assert refused("jupyter_agent", row) == reason
     row["messages"][1]["tool_calls"] = ["len(x)"]
     assert refused("jupyter_agent", row) == "messages[1].tool_calls[0] must be an object, not a string"
+
+
+def test_what_a_tool_of_a_notebook_agent_says_may_be_nothing():
+    row = notebook_row()
+    (at,) = [at for at, message in enumerate(row["messages"]) if message["role"] == "tool"][:1]
+    row["messages"][at] = {**row["messages"][at], "content": None}
+    assert read("jupyter_agent", row).messages[at]["content"] == ""

@@ -184,7 +184,7 @@ def test_too_long_is_an_error_or_dropped_or_truncated_and_counted(tmp_path):
 
 def test_nothing_left_to_learn_from_or_to_score_on_is_said(tmp_path):
     write(tmp_path, chats())
-    with pytest.raises(UserError, match=r"no conversation is left to train on \(0 bad rows skipped, 40 dropped as"):
+    with pytest.raises(UserError, match=r"is left to train on \(0 bad rows skipped, 0 refused by the template, 40"):
         prepare(composed(tmp_path, "data.max_length=8", "data.too_long=drop"))
     write(tmp_path, [{"prompt": "a " * 99, "completion": "b"}] * 2 + [{"prompt": "a", "completion": "b"}] * 8)
     words = ("data.max_length=30", "data.too_long=drop", "data.holdout=0.1")
@@ -212,6 +212,19 @@ def test_bad_rows_are_an_error_with_their_line_or_skipped_and_listed(tmp_path):
     (folder,) = (tmp_path / "runs/.cache/conversations").glob("*/")
     listed = (folder / "skipped.txt").read_text().splitlines()
     assert [line.split(": ")[0] for line in listed] == [f"{path}:3", f"{path}:12"]
+
+
+def test_what_a_template_cannot_render_is_an_error_or_skipped_listed_and_counted(tmp_path):
+    """The family has no place for tools."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    write(tmp_path, [*chats(10), {"prompt": "q", "completion": "a", "tools": tools}, *chats(3)])
+    words = ("model.template=plain", "data.holdout=0", "evaluation.tasks=[]")
+    with pytest.raises(UserError, match=r"chats\.jsonl:11: template 'plain' cannot render it: .*data\.on_bad_row=skip"):
+        prepare(composed(tmp_path, *words, "data.on_bad_row=error"))
+    prepared = prepare(composed(tmp_path, *words))
+    assert (prepared.counts.refused, prepared.counts.train_conversations) == (1, 13)
+    assert sorted(ids(prepared.train)) == sorted(f"chats.jsonl:{n}" for n in range(1, 15) if n != 11)
+    assert (prepared.folder / "refused.txt").read_text().startswith("chats.jsonl:11: template 'plain'")
 
 
 def test_a_file_with_only_bad_rows_says_what_is_wrong_with_the_first(tmp_path):

@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +75,7 @@ def learned(store, tokenizer):
 
 logging.getLogger("ftx").addHandler(Said())
 answers = {}
-for name, words in json.load(sys.stdin).items():
+for name, words in json.loads(sys.argv[1]).items():
     said = []
     prepared = prepare(compose(*words))
     rows = {"train": prepared.train, "held_out": prepared.evaluation}
@@ -450,7 +450,6 @@ def as_hub(data_sets: dict[str, dict[str, bytes]]) -> Hub:
 def start(arguments: Sequence[str], environment: dict[str, str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *arguments],
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -459,8 +458,12 @@ def start(arguments: Sequence[str], environment: dict[str, str], folder: Path) -
     )
 
 
-def ended(process: subprocess.Popen[str], given: str = "") -> str:
-    out, err = process.communicate(given, timeout=120)
+def start_probe(runs: dict[str, list[str]], environment: dict[str, str], folder: Path) -> subprocess.Popen[str]:
+    return start(["-c", PROBE, json.dumps(runs)], environment, folder)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, ""), err + out
     return out
 
@@ -492,7 +495,7 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory) -> Outcome:
+def outcome(tmp_path_factory, real_at_work) -> Outcome:
     folder = tmp_path_factory.mktemp("published")
     runs = {}
     for choice, family in FAMILIES.items():
@@ -503,14 +506,14 @@ def outcome(tmp_path_factory) -> Outcome:
     with as_hub(DATA_SETS) as hub, as_hub(DATA_SETS) as other:
         words = ["-m", f"data={','.join(CHOICES)}", *tiny_words(folder)]
         verb = start(["-m", "ftx.data", "prepare", *words], hub.environment(folder / "home"), folder)
-        probe = start(["-c", PROBE], other.environment(folder / "other home"), folder)
-        families = ended(probe, json.dumps({name: [*one, f"run_root={folder}/families"] for name, one in runs.items()}))
+        elsewhere = {name: [*one, f"run_root={folder}/families"] for name, one in runs.items()}
+        families = ended(start_probe(elsewhere, other.environment(folder / "other home"), folder))
         words_of_verb = ended(verb)
     before = snapshot(folder / "runs")
     with Hub() as empty:
         offline = empty.environment(folder / "home", offline=True)
         again = {choice: [f"data={choice}", *tiny_words(folder)] for choice in CHOICES}
-        tiny = ended(start(["-c", PROBE], offline, folder), json.dumps(again))
+        tiny = ended(start_probe(again, offline, folder))
     after = snapshot(folder / "runs")
     changed = {file for file in {*before, *after} if before.get(file) != after.get(file)}
     return Outcome(words_of_verb, hub, as_prepared(tiny), as_prepared(families), len(empty.requests), changed)
@@ -672,27 +675,29 @@ def raw_math(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Real:
-    """The rows as they are kept, and what became of them."""
+    """The rows as they are kept, and what prepares them."""
 
     news: dict[str, list[dict[str, Any]]]
     glaive: list[dict[str, Any]]
     math: list[dict[str, Any]]
     science: list[dict[str, Any]]
-    prepared: dict[str, Prepared]
+    process: subprocess.Popen[str]
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Real:
+def real_at_work(tmp_path_factory) -> Iterator[Real | None]:
+    """Started before all else, so that it works beside the others."""
     if not (SHARED / "README.md").exists():
-        pytest.skip(f"needs the real data in FTX_SHARED_DATA (looked in {SHARED})")
+        yield None
+        return
     folder = tmp_path_factory.mktemp("real")
     news = {"train": real_news("train_part.csv.gz", 2000), "test": real_news("test.csv.gz", 2000)}
     glaive = json.loads((SHARED / "glaive/glaive_toolcall_en_demo.json").read_text(encoding="utf-8"))
-    math_, science = real_lines("mathcoder/lce_solutions.jsonl.gz"), real_lines("scibench/scibench.jsonl")
+    problems, science = real_lines("mathcoder/lce_solutions.jsonl.gz"), real_lines("scibench/scibench.jsonl")
     data_sets = {
         NEWS: news_files(news["train"], news["test"]),
         GLAIVE: {"glaive-function-calling-v2.json": json.dumps([raw_glaive(row) for row in glaive]).encode()},
-        MATH: {"train_80k.jsonl": as_jsonl([raw_math(row) for row in math_])},
+        MATH: {"train_80k.jsonl": as_jsonl([raw_math(row) for row in problems])},
         SCIENCE: {"dataset.json": json.dumps(science).encode()},
     }
     # With Qwen's own tokenizer lengths are real. It takes seconds to load, so calls, which are few, do without.
@@ -700,14 +705,26 @@ def real(tmp_path_factory) -> Real:
     small = train_tokenizer([json.dumps(glaive[:50])], 1000)
     llama = as_model(folder / "llama", small, FAMILIES["glaive_function_calling"])
     runs["glaive_function_calling"] = [*family_words("glaive_function_calling", llama), "data.max_length=65536"]
-    words = {choice: [*one, f"run_root={folder}/runs"] for choice, one in runs.items()}
-    with as_hub(data_sets) as hub:
-        out = ended(start(["-c", PROBE], hub.environment(folder / "home"), folder), json.dumps(words))
-    return Real(news, glaive, math_, science, as_prepared(out))
+    here = {choice: [*one, f"run_root={folder}/runs"] for choice, one in runs.items()}
+    with as_hub(data_sets) as hub, start_probe(here, hub.environment(folder / "home"), folder) as process:
+        yield Real(news, glaive, problems, science, process)
+        process.kill()
 
 
-def test_real_news_are_all_there_with_their_classes(real):
-    prepared = real.prepared["ag_news"]
+@pytest.fixture(scope="module")
+def real(real_at_work) -> Real:
+    if real_at_work is None:
+        pytest.skip(f"needs the real data in FTX_SHARED_DATA (looked in {SHARED})")
+    return real_at_work
+
+
+@pytest.fixture(scope="module")
+def prepared_real(real) -> dict[str, Prepared]:
+    return as_prepared(ended(real.process))
+
+
+def test_real_news_are_all_there_with_their_classes(real, prepared_real):
+    prepared = prepared_real["ag_news"]
     assert prepared.sizes() == (2000, 2000)
     assert (prepared.counts["truncated"], prepared.counts["dropped_unsupervised"]) == (0, 0)
     for side, split in (("train", "train"), ("held_out", "test")):
@@ -716,8 +733,8 @@ def test_real_news_are_all_there_with_their_classes(real):
             assert learned[f"{NEWS}/{split}:{n}"] == f'\n{{"category":"{LABELS[row["label"]]}"}}<|im_end|>\n'
 
 
-def test_real_calls_of_glaive_arrive_with_their_arguments(real):
-    prepared = real.prepared["glaive_function_calling"]
+def test_real_calls_of_glaive_arrive_with_their_arguments(real, prepared_real):
+    prepared = prepared_real["glaive_function_calling"]
     assert len(real.glaive) == 300
     assert prepared.sizes() == (294, 6)
     assert prepared.counts["skipped_rows"] == prepared.counts["truncated"] == 0
@@ -732,8 +749,8 @@ def test_real_calls_of_glaive_arrive_with_their_arguments(real):
         assert prepared.texts[name] == [FAMILIES["glaive_function_calling"].learned(one) for one in answers]
 
 
-def test_real_problems_are_thought_about_before_they_are_answered(real):
-    prepared = real.prepared["math_science"]
+def test_real_problems_are_thought_about_before_they_are_answered(real, prepared_real):
+    prepared = prepared_real["math_science"]
     usable = [row for row in real.math if row["messages"][-1]["role"] == "text"]
     assert (len(usable), len(real.science)) == (2808, 692)
     assert prepared.sizes() == (3150, 350)

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from ftx.data.conversation import Conversation, to_stored
-from ftx.data.encode import Encoder, TokenBatch, exact_encoder
+from ftx.data.encode import Encoder, TokenBatch, control_tokens, exact_encoder
 from ftx.data.guard import Noticed
-from ftx.data.render import Rendered, render, render_prompt
+from ftx.data.render import BatchRenderer, Rendered, render, render_prompt
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.data.tokenize import (
     AHEAD,
     BATCH,
     Tokenized,
     marks_of,
-    renderer,
     stop_ids,
     supervised_counts,
     tokenize,
@@ -327,7 +326,7 @@ def test_whatever_the_size_of_batches_the_tokens_are_the_same(batch, count, monk
 def test_stored_conversations_and_such_in_memory_are_rendered_the_same():
     tools = ({"type": "function", "function": {"name": "é<|im_end|>"}},)
     chats = [*numbered(3), conversation([("user", "\ufdd1é"), ("assistant", f"{END}\n")], tools=tools)]
-    render_batch = renderer(TOKENIZER, CHATML)
+    render_batch = BatchRenderer(CHATML, TOKENIZER.special_tokens_map, control_tokens(TOKENIZER))
     assert render_batch(list(map(to_stored, chats))) == render_batch(chats)
     assert render_batch(chats).ids == [*(one.id for one in numbered(3)), "chats.jsonl:7"]
     assert render_batch(chats).noticed == Noticed(with_control_tokens=1, with_noncharacters=1)

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ftx.attention import PACKED_CPU, register
-from ftx.data.conversation import Conversation
+from ftx.data.conversation import Conversation, to_stored
 from ftx.data.conversation_store import ConversationStore, ConversationWriter
 from ftx.data.cost import Cost
 from ftx.data.prepare import Counts, Prepared
@@ -103,7 +103,7 @@ def model_that_says(tokens: list[int]) -> Qwen3ForCausalLM:
 def scored(tmp_path, model: Qwen3ForCausalLM, gold: list[str], limit: int | None = None):
     with TokenWriter(tmp_path / "tokens.arrow"), ConversationWriter(tmp_path / "conversations.arrow") as writer:
         for number, label in enumerate(gold):
-            writer.add(asked(number, json.dumps({"area": label}, separators=(",", ":"))))
+            writer.add(to_stored(asked(number, json.dumps({"area": label}, separators=(",", ":")))))
     write_members(tmp_path / "none.arrow", [])
     nothing = RowStore.open(TokenStore(tmp_path / "tokens.arrow"), tmp_path / "none.arrow")
     held_out = ConversationStore(tmp_path / "conversations.arrow")

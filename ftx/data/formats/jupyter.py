@@ -7,13 +7,16 @@ from ftx.data.formats.chat import checked_messages
 from ftx.data.formats.checks import Parts, check_objects, parsed, required
 from ftx.data.formats.tools import as_call, read_functions
 
-# What is read of each row: the notebooks beside it are most of the 72 GB.
-
 
 def read_jupyter_agent(row: dict[str, Any]) -> Parts:
-    """Lists or JSON text of them. Parquet gives all calls the keys of every tool; null ones among them are absent."""
+    """Lists or JSON text of them. Parquet gives all calls the keys of every tool; null ones among them are absent.
+
+    What a tool says may be nothing.
+    """
     messages = required(row, "messages")
     messages = parsed("messages", messages) if isinstance(messages, str) else _without_nulls(messages)
+    if isinstance(messages, list):
+        messages = [_with_something_said(message) for message in messages]
     tools = row.get("tools")
     read = checked_messages("messages", messages)
     return (
@@ -29,6 +32,11 @@ def _with_called_objects(where: str, message: Message) -> Message:
     if not calls:
         return rest
     return {**rest, "tool_calls": [as_call(f"{where}.tool_calls[{i}]", call) for i, call in enumerate(calls)]}
+
+
+def _with_something_said(message: Any) -> Any:
+    is_silent = isinstance(message, dict) and message.get("role") == "tool" and message.get("content") is None
+    return {**message, "content": ""} if is_silent else message
 
 
 def _without_nulls(value: Any) -> Any:
