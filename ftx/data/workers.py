@@ -63,14 +63,17 @@ class Workers:
 
     def map(self, chunks: Iterable[Any]) -> Iterator[Any]:
         """What the function gives for each chunk, in their order; a few are read ahead of what is asked for."""
-        with ThreadPoolExecutor(self._count) as waiting:
-            ahead: deque[Future[Any]] = deque()
+        waiting = ThreadPoolExecutor(self._count)
+        ahead: deque[Future[Any]] = deque()
+        try:
             for chunk in chunks:
                 ahead.append(waiting.submit(self._call, chunk))
                 if len(ahead) > 2 * self._count:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        finally:
+            waiting.shutdown(cancel_futures=True)
 
     def __enter__(self) -> "Workers":
         return self
@@ -87,7 +90,9 @@ class Workers:
             succeeded, result = pickle.load(process.stdout)  # type: ignore[arg-type]
         except (EOFError, BrokenPipeError) as error:
             raise RuntimeError(f"a process that prepares data died ({process.wait()}): too little memory?") from error
-        self._idle.put(process)
+        finally:
+            # Also a dead one: whoever gets it next must not wait for another.
+            self._idle.put(process)
         if not succeeded:
             raise result
         return result
