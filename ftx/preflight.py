@@ -20,13 +20,13 @@ from ftx.errors import UserError
 def check_here(run: RunConfig) -> None:
     """Raise UserError for what would stop the run on this machine: hardware, folders, files, the first data row."""
     check_hardware(run)
-    check_writable(f"run_root={run.run_root}", Path(run.run_root))
     check_tracking(run)
     check_data_here(run)
 
 
 def check_data_here(run: RunConfig) -> None:
     """The part of it that preparing the run's data needs."""
+    check_writable(f"run_root={run.run_root}", Path(run.run_root))
     if run.data.cache:
         check_writable(f"data.cache={run.data.cache}", cache_folder(run))
     check_model_folder(run)

@@ -14,7 +14,7 @@ from ftx.callbacks import LOSS_STATE, Length, RunCallback
 from ftx.config.checks import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.collate import collate_micro_batch
-from ftx.data.order import MicroBatches, TrainingOrder
+from ftx.data.order import MicroBatches, TrainingOrder, order_of
 from ftx.data.prepare import Prepared
 from ftx.errors import Interrupted
 from ftx.loss import TokenLoss
@@ -26,19 +26,6 @@ log = logging.getLogger(__name__)
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
-def training_order(run: RunConfig, prepared: Prepared) -> TrainingOrder:
-    """Which rows make up which step."""
-    packs_steps = run.data.packing and run.data.packing_scope == "global_batch"
-    return TrainingOrder(
-        prepared.train,
-        prepared.cost,
-        order=run.data.order,
-        seed=run.seed,
-        global_batch_size=run.schedule.global_batch_size,
-        pack_to=run.data.max_length if packs_steps else None,
-    )
-
-
 def training_length(run: RunConfig, order: TrainingOrder) -> Length:
     """The last step of an epoch is short where ``global_batch_size`` does not divide the rows."""
     steps = run.schedule.epochs * order.steps_per_epoch
@@ -47,7 +34,7 @@ def training_length(run: RunConfig, order: TrainingOrder) -> Length:
 
 def micro_batches_in_step(run: RunConfig, order: TrainingOrder) -> int:
     """The same for every step: as many as the one with the most rows needs."""
-    return math.ceil(order.most_rows(run.schedule.epochs) / (ranks(run) * run.hardware.micro_batch))
+    return math.ceil(order.most_rows(training_length(run, order).steps) / (ranks(run) * run.hardware.micro_batch))
 
 
 def train(
@@ -62,7 +49,7 @@ def train(
 
     Raises Interrupted, with a checkpoint written, when ``stop`` is requested.
     """
-    order = training_order(run, prepared)
+    order = order_of(run, prepared)
     length = training_length(run, order)
     accumulation = micro_batches_in_step(run, order)
     resume = checkpoints.latest(folder)

@@ -16,13 +16,14 @@ from ftx import metrics_log
 from ftx.config.compose import compose
 from ftx.config.schema import RunConfig
 from ftx.data.collate import collate
+from ftx.data.order import order_of
 from ftx.data.prepare import Prepared, prepare
 from ftx.data.store import Row
 from ftx.loss import TokenLoss, evaluate_loss
 from ftx.models import load_model
 from ftx.run_folder import RunFolder
 from ftx.stopping import StopRequest
-from ftx.trainer import micro_batches_in_step, train, training_order
+from ftx.trainer import micro_batches_in_step, train
 
 CPU = torch.device("cpu")
 
@@ -112,7 +113,7 @@ def trained_by_hand(run: RunConfig, prepared: Prepared, steps: int):
     model.set_attn_implementation("eager")
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.schedule.learning_rate, weight_decay=0.0)
     records, first_gradient = [], []
-    order = training_order(run, prepared)
+    order = order_of(run, prepared)
     for epoch in range(run.schedule.epochs):
         for step in range(order.steps_per_epoch):
             if len(records) == steps:
@@ -160,7 +161,7 @@ def test_training_equals_a_loop_by_hand_in_every_step(data, tmp_path, words):
         assert row["grad_norm"] == pytest.approx(norm, rel=2e-4)
         assert row["supervised_tokens"] == supervised
     assert len({tokens for _, _, tokens, _ in records}) > 1
-    first_step = passes[micro_batches_in_step(run, training_order(run, prepared)) - 1]
+    first_step = passes[micro_batches_in_step(run, order_of(run, prepared)) - 1]
     for ours, right in zip(first_step, first_gradient, strict=True):
         torch.testing.assert_close(ours, right, atol=1e-6, rtol=1e-4)
     for ours, right in zip(model.parameters(), expected.parameters(), strict=True):

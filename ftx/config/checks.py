@@ -26,7 +26,10 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "data.format": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
     "data.columns": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
     "data.filter": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
-    "data.group_by": (lambda run: run.data.source != "stdlib_docs", "data=stdlib_docs has its own groups"),
+    "data.group_by": (
+        lambda run: run.data.source != "stdlib_docs" and not has_held_out_source(run),
+        "only a held-out side that is split off does",
+    ),
     "data.transforms": (lambda run: run.data.source != "stdlib_docs", "data=stdlib_docs has no rows"),
     "data.subset": (lambda run: run.data.source == "hub", "only data=hub does"),
     "data.split": (lambda run: run.data.source == "hub", "only data=hub does"),

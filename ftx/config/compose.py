@@ -1,12 +1,12 @@
 """Words on the command line become checked RunConfigs."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftx.config.checks import check_every_key_is_read, check_run
+from ftx.config.data_checks import looks_like_a_file
 from ftx.config.identity import identity_keys
 from ftx.config.schema import DataConfig, RunConfig
 from ftx.errors import UserError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 NAMED_AFTER = ("model", "method", "data")
 SQLITE = "sqlite:///"
-FILE_NAME = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -120,13 +119,6 @@ def _data_independent_of_folder(data: DataConfig) -> DataConfig:
         sources=sources,
         cache=data.cache and _absolute(data.cache),
     )
-
-
-def looks_like_a_file(path: str) -> bool:
-    """Whether a source's path means a file here; else it names a data set on the hub."""
-    if path.startswith(("/", ".", "~")) or path.count("/") > 1 or FILE_NAME.search(path):
-        return True
-    return Path(path).exists()
 
 
 def _absolute(path: str) -> str:

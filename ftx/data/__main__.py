@@ -42,7 +42,7 @@ def prepare(arguments: Sequence[str]) -> ExitCode:
     """Every data set that the words ask for, once."""
     from ftx.data.prepare import prepare_on_disk, read_counts
 
-    for run in _runs(read_command_line("data prepare", PREPARE, arguments)):
+    for run in _runs(read_words("prepare", PREPARE, arguments)):
         folder = prepare_on_disk(run)
         progress.say(read_counts(folder).describe())
         progress.say(f"prepared: {folder}")
@@ -51,7 +51,7 @@ def prepare(arguments: Sequence[str]) -> ExitCode:
 
 def inspect(arguments: Sequence[str]) -> ExitCode:
     """The data of one run."""
-    runs = _runs(read_command_line("data inspect", INSPECT, arguments))
+    runs = _runs(read_words("inspect", INSPECT, arguments))
     if len(runs) > 1:
         raise UserError(f"these words describe {len(runs)} runs with data of their own; inspect looks at one")
     from ftx.data.inspect_run import inspect_run
@@ -78,6 +78,13 @@ def prune(arguments: Sequence[str]) -> ExitCode:
     what = "would be removed" if given.dry_run else "removed"
     sys.stdout.write(f"{len(removed)} sets, {sum(one.size for one in removed) / 2**20:,.1f} MiB {what}\n")
     return ExitCode.FINISHED
+
+
+def read_words(action: str, purpose: str, arguments: Sequence[str]) -> CommandLine:
+    line = read_command_line(f"data {action}", purpose, arguments)
+    if line.show_config:
+        raise UserError("--cfg=job: python -m ftx.train with the same words shows the composed run")
+    return line
 
 
 def _runs(line: CommandLine) -> list[RunConfig]:

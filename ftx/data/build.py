@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from ftx.config.data_checks import SHUFFLED
 from ftx.config.schema import RunConfig
 from ftx.data.conversation import Conversation
 from ftx.data.conversation_store import ConversationStore
@@ -38,6 +39,7 @@ def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
         parts = None if run.model.weights == "random" else pretrained_parts(run)
         encoder = load_encoder(run, parts.tokenizer, loading) if parts else None
         gathered_folder = gathered_on_disk(run)
+        (folder / "conversations").write_text(gathered_folder.name, encoding="utf-8")
         gathered = read_gathered(gathered_folder)
         store = ConversationStore(gathered_folder / "conversations.arrow")
         selection = select(run, gathered, store)
@@ -57,8 +59,6 @@ def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
     if run.model.weights == "random":
         parts.tokenizer.save_pretrained(folder / "tokenizer")
     write_json(folder / "template.json", asdict(parts.template))
-    write_json(folder / "cost.json", asdict(parts.cost))
-    (folder / "conversations").write_text(gathered_folder.name, encoding="utf-8")
     counts = Counts(
         train_conversations=len(_without_repeats(origins[train])),
         evaluation_conversations=len(_without_repeats(origins[evaluation])),
@@ -69,6 +69,7 @@ def build_prepared(run: RunConfig, folder: Path) -> PreTrainedTokenizerFast:
         filtered_out=gathered.filtered_out,
         lost_reasoning=noticed.without_their_reasoning,
         refused=noticed.refused,
+        not_drawn=len(store) - len(np.union1d(selection.train, selection.held_out)),
         **asdict(fitted),
     )
     write_json(folder / "counts.json", asdict(counts))
@@ -141,7 +142,7 @@ def _in_order(
     entries: np.ndarray, tokens: TokenStore, origins: np.ndarray, store: ConversationStore, order: str
 ) -> np.ndarray:
     """In the order of a curriculum; what is equal in it stays in the seeded order."""
-    if order in ("balanced", "random"):
+    if order in SHUFFLED:
         return entries
     if order == "source":
         return np.sort(entries)
@@ -156,7 +157,7 @@ def _rows(entries: np.ndarray, tokens: TokenStore, run: RunConfig) -> list[Seque
         return [entries[at : at + 1].tolist() for at in range(len(entries))]
     lengths, longest = tokens.lengths[entries], run.data.max_length
     with Progress("pack", len(lengths), unit="conversation", delay=1) as progress:
-        shuffled = run.data.order in ("balanced", "random")
+        shuffled = run.data.order in SHUFFLED
         packs = pack(lengths, longest, progress.show) if shuffled else pack_in_order(lengths, longest)
     return [entries[members].tolist() for members in packs]
 
@@ -168,8 +169,8 @@ def _evaluation_rows(entries: np.ndarray, tokens: TokenStore, run: RunConfig) ->
 
 
 def _without_repeats(positions: np.ndarray) -> np.ndarray:
-    """In their order; the pieces of a conversation that was split stand together."""
-    return positions[np.concatenate([[True], np.diff(positions) != 0])] if len(positions) else positions
+    """In the order of their first appearance; a conversation that was split has several entries."""
+    return positions[np.sort(np.unique(positions, return_index=True)[1])]
 
 
 def _say_what_was_noticed(noticed: Noticed, fitted: Fitted, template: Template, run: RunConfig) -> None:

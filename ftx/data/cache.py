@@ -93,11 +93,8 @@ def build(folder: Path, ready: Callable[[], bool]) -> Iterator[Path | None]:
 
 
 def mark_used(folder: Path) -> None:
-    """Remember that the set was used now; a cache that cannot be written to is used all the same."""
-    try:
-        (folder / USED).touch()
-    except OSError:
-        return
+    """Remember that the set was used now."""
+    (folder / USED).touch()
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,9 @@ def prune(cache: Path, *, unused_days: float, dry_run: bool) -> list[Pruned]:
         if _is_unused(folder, unused_days):
             removed.append(_remove(folder, dry_run))
     gone = {one.folder for one in removed}
-    kept = [folder for folder in (cache / PREPARED).glob("*/") if folder not in gone and is_complete(folder)]
-    needed = {conversations_of(folder) for folder in kept}
+    kept = [folder for folder in (cache / PREPARED).glob("*/") if folder not in gone]
+    # Also what is being built says first which conversations it reads.
+    needed = {conversations_of(folder) for folder in kept if (folder / "conversations").is_file()}
     for folder in sorted((cache / GATHERED).glob("*/")):
         if folder not in needed and _is_unused(folder, unused_days):
             removed.append(_remove(folder, dry_run))

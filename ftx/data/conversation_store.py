@@ -1,5 +1,6 @@
 """Conversations on disk: an Arrow file, written a batch at a time, mapped by whoever reads from it."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -54,12 +55,13 @@ class ConversationWriter:
 class ConversationStore(Sequence[Conversation]):
     """The conversations of a file, all of them or those at ``chosen`` in that order, read when asked for."""
 
-    def __init__(self, path: Path, chosen: np.ndarray | None = None) -> None:
-        self._path = path
+    def __init__(self, path: Path) -> None:
+        # Both stay readable when the file is pruned away.
+        self._file = pa.OSFile(str(path), "rb")
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches = [reader.get_batch(at) for at in range(reader.num_record_batches)]
         self._starts = np.cumsum([0] + [batch.num_rows for batch in self._batches])
-        self._chosen = np.arange(self._starts[-1]) if chosen is None else chosen
+        self._chosen = np.arange(self._starts[-1])
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -81,7 +83,9 @@ class ConversationStore(Sequence[Conversation]):
 
     def choose(self, positions: np.ndarray) -> "ConversationStore":
         """The conversations at these positions of the file."""
-        return ConversationStore(self._path, positions)
+        chosen = copy.copy(self)
+        chosen._chosen = positions
+        return chosen
 
     def ranks(self) -> np.ndarray:
         """The rank of each conversation of the file."""
@@ -93,7 +97,7 @@ class ConversationStore(Sequence[Conversation]):
         codes = np.asarray(groups.dictionary_encode().unify_dictionaries().combine_chunks().indices, dtype=np.int64)
         alone = np.asarray(pyarrow.compute.equal(groups, ""))
         codes[alone] = len(codes) + np.arange(np.count_nonzero(alone))
-        return _numbered_as_they_appear(codes)
+        return numbered_as_they_appear(codes)
 
     def size_of(self, positions: np.ndarray) -> int:
         """Characters of the conversations at these positions of the file, about: by their share of it."""
@@ -110,19 +114,16 @@ class ConversationStore(Sequence[Conversation]):
 
     def stream_batches(self, positions: np.ndarray) -> Iterator[list[Stored]]:
         """The same, as they are stored and batch by batch."""
-        with pa.OSFile(str(self._path), "rb") as file:
-            reader = pa.ipc.open_file(file)
-            borders = np.searchsorted(positions, self._starts)
-            for at, (begin, end) in enumerate(pairwise(borders)):
-                if begin == end:
-                    continue
-                batch = reader.get_batch(at)
-                if end - begin < batch.num_rows:
-                    batch = batch.take(pa.array(positions[begin:end] - self._starts[at]))
+        reader = pa.ipc.open_file(self._file)
+        borders = np.searchsorted(positions, self._starts)
+        for at, (begin, end) in enumerate(pairwise(borders)):
+            if begin < end:
+                batch = reader.get_batch(at).take(pa.array(positions[begin:end] - self._starts[at]))
                 yield list(zip(*(batch.column(number).to_pylist() for number in range(4)), strict=True))
 
 
-def _numbered_as_they_appear(codes: np.ndarray) -> np.ndarray:
+def numbered_as_they_appear(codes: np.ndarray) -> np.ndarray:
+    """The first code that appears as 0, the next new one as 1, and so on."""
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     number = np.empty(len(first), dtype=np.int64)
     number[np.argsort(first)] = np.arange(len(first))

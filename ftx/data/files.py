@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 
 from ftx.data.file_checks import check_content, check_is_file, format_of, opened
 from ftx.data.json_list import read_json
-from ftx.data.rows import BadRow, Row, not_utf8, parse_json, row_or_bad
+from ftx.data.rows import BadRow, Row, not_utf8, parse_json, plain, row_or_bad
 from ftx.errors import UserError
 from ftx.progress import Progress
 
@@ -40,11 +40,6 @@ def read_rows(
     if suffix not in _DELIMITERS:
         raise UserError(f"data.path: {path} is no csv or tsv, so its columns cannot be named")
     return _rows(path, compressed, partial(_read_csv, delimiter=_DELIMITERS[suffix], columns=columns), on_position)
-
-
-def check_first_row(path: Path, columns: Sequence[str] | None = None) -> Row | BadRow:
-    """The first row, after every check of the file that does not need the rest of it."""
-    return next(read_rows(path, columns))
 
 
 def fingerprint(path: Path) -> str:
@@ -154,7 +149,7 @@ def _read_parquet(path: Path, stream: IO[bytes]) -> Iterator[Row | BadRow]:
 
 def _parquet_row(path: Path, number: int, batch: Any) -> Row | BadRow:
     try:
-        return Row(number, batch.to_pylist()[0])
+        return Row(number, plain(batch.to_pylist()[0]))
     except UnicodeDecodeError as error:
         return BadRow(path, number, not_utf8(error.object[error.start]))
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ftx.config.keys import did_you_mean
 from ftx.errors import UserError
 
 Condition = Callable[[dict[str, Any]], bool]
@@ -63,7 +64,8 @@ def _parsed(text: str) -> tuple[str, str, Any]:
 
 def _holds(row: dict[str, Any], column: str, sign: str, wanted: Any) -> bool:
     if column not in row:
-        raise ValueError(f"has no {column}, which data.filter asks for")
+        guess = did_you_mean(column, list(row))
+        raise ValueError(f"has no {column}{guess}, which data.filter asks for; it has {', '.join(row)}")
     value = row[column]
     if isinstance(value, str) and isinstance(wanted, int | float) and not isinstance(wanted, bool):
         # A csv file's numbers are text.

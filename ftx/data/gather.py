@@ -12,7 +12,7 @@ import numpy as np
 from ftx.config.schema import RunConfig, SourceConfig
 from ftx.data import cache
 from ftx.data.conversation import to_stored
-from ftx.data.conversation_store import ConversationStore, ConversationWriter
+from ftx.data.conversation_store import ConversationStore, ConversationWriter, numbered_as_they_appear
 from ftx.data.fingerprint import cache_folder
 from ftx.data.select import Selection, draw, mixture_counts, split
 from ftx.data.sources import Converted, held_out_source, is_file, read_source, read_stdlib, sources_of
@@ -95,7 +95,11 @@ def select(run: RunConfig, gathered: Gathered, store: ConversationStore) -> Sele
         chosen = Selection(candidates, np.arange(end, len(store)))
     else:
         holdout = 0.0 if gathered.held_out_from is not None else run.data.holdout
-        inside = split(_renumbered(store.groups()[candidates]), holdout=holdout, seed=run.seed)
+        if holdout >= len(candidates):
+            raise UserError(
+                f"data.holdout={holdout:g}: there are {len(candidates)} conversations in all; keep fewer aside"
+            )
+        inside = split(numbered_as_they_appear(store.groups()[candidates]).tolist(), holdout=holdout, seed=run.seed)
         aside = candidates[inside.held_out] if holdout else np.arange(end, len(store))
         chosen = Selection(candidates[inside.train], aside)
     if run.evaluation.tasks and not len(chosen.held_out):
@@ -106,6 +110,9 @@ def select(run: RunConfig, gathered: Gathered, store: ConversationStore) -> Sele
 def _drawn(run: RunConfig, sources: dict[str, SourceConfig], gathered: Gathered) -> np.ndarray:
     available = {name: end - begin for name, (begin, end) in gathered.borders.items() if name in sources}
     counts = mixture_counts(sources, available)
+    for name, count in counts.items():
+        if not count:
+            raise UserError(f"data.sources.{name}.weight={sources[name].weight:g}: so small a share is no conversation")
     for name, source in sources.items():
         if source.rows and counts[name] < source.rows:
             log.warning(
@@ -115,11 +122,6 @@ def _drawn(run: RunConfig, sources: dict[str, SourceConfig], gathered: Gathered)
         draw(*gathered.borders[name], counts[name], (run.seed, number)) for number, name in enumerate(sorted(sources))
     ]
     return np.sort(np.concatenate(drawn))
-
-
-def _renumbered(groups: np.ndarray) -> list[int]:
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(group, len(numbers)) for group in groups.tolist()]
 
 
 def _parts(run: RunConfig) -> Iterator[tuple[str, Iterable[Converted], bool]]:

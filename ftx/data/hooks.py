@@ -38,9 +38,11 @@ def load_hook(group: str, key: str, name: str) -> Callable[..., Any]:
 
 def hook_fingerprint(group: str, key: str, name: str) -> str:
     """Changes with the name and with the source file that the function is defined in."""
-    function = load_hook(group, key, name)
+    function = inspect.unwrap(load_hook(group, key, name))
     try:
         source = Path(inspect.getsourcefile(function) or "").read_bytes()
-    except (TypeError, OSError):
-        source = b""
+    except (TypeError, OSError) as error:
+        raise UserError(
+            f"{key}={name}: has no source file by which a change to it could be told; write a function of a module"
+        ) from error
     return f"{name}@{hashlib.sha256(source).hexdigest()[:16]}"

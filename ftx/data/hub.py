@@ -12,8 +12,6 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, time
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +19,7 @@ from typing import Any, cast
 from ftx.config.keys import did_you_mean
 from ftx.data.hub_names import cache_of, check_hub_name, is_of_network, reading_errors, refusal
 from ftx.data.json_list import read_json
-from ftx.data.rows import BadRow, Row, not_utf8, parse_json, row_or_bad
+from ftx.data.rows import BadRow, Row, not_utf8, parse_json, plain, row_or_bad
 from ftx.environment import hub_is_offline
 from ftx.errors import UserError
 
@@ -186,12 +184,12 @@ def _table_rows(builder: Any, data: HubSplit, files: list[str], columns: Columns
     dataset = builder.as_streaming_dataset(data.split)
     wanted = columns.among(data, dataset.column_names) if columns and dataset.column_names else None
     for number, row in enumerate(dataset, 1):
-        yield Row(number, _plain(_only(wanted or _names(columns), row)))
+        yield Row(number, plain(_only(wanted or _names(columns), row)))
 
 
 def _parquet_rows(data: HubSplit, files: list[str], columns: Columns | None) -> Iterator[Row | BadRow]:
     rows = (row for file in files for row in _rows_of_parquet(data, file, columns))
-    return (Row(number, _plain(row)) for number, row in enumerate(rows, 1))
+    return (Row(number, plain(row)) for number, row in enumerate(rows, 1))
 
 
 def _rows_of_parquet(data: HubSplit, file: str, columns: Columns | None) -> Iterator[dict[str, Any]]:
@@ -274,14 +272,3 @@ def _only(columns: Sequence[str] | None, row: dict[str, Any]) -> dict[str, Any]:
 
 def _unknown(key: str, value: str, reason: str, known: Sequence[str]) -> UserError:
     return UserError(f"{key}={value}: {reason}{did_you_mean(value, known)}; there are {', '.join(known)}")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON could hold too, but for bytes, which stay."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, date | time):
-        return value.isoformat()
-    return float(value) if isinstance(value, Decimal) else value

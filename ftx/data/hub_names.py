@@ -1,13 +1,17 @@
 """Names and revisions on the Hugging Face hub: what commit they stand for, and what a refusal means."""
 
+import logging
 import re
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from ftx.environment import hub_is_offline
 from ftx.errors import UserError
 from ftx.run_folder import write_text
+
+log = logging.getLogger(__name__)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -35,28 +39,38 @@ def hub_commit(name: str, revision: str, *, kind: Literal["model", "dataset"], w
     # A file for each question: several processes may write at once.
     remembered = cache / "hub_commits" / f"{kind} {name}@{revision}".replace("/", "--")
     reason = "HF_HUB_OFFLINE forbids asking the hub; unset it"
+    out_of_reach = False
     if not hub_is_offline():
-        from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError, HTTPError
 
         try:
-            asked = HfApi().model_info if kind == "model" else HfApi().dataset_info
-            commit = str(asked(name, revision=revision, expand=["sha"]).sha)
+            commit = _ask_hub(name, revision, kind)
         except (HTTPError, OSError, HFValidationError) as error:
             if not is_of_network(error):
                 raise refusal(word, name, revision, error) from error
             reason = f"the hub cannot be reached ({line(error)}); mend the network"
+            out_of_reach = True
         else:
             remembered.parent.mkdir(parents=True, exist_ok=True)
             write_text(remembered, commit)
             return commit
-    reference = cache_of(name, kind) / "refs" / revision
-    if reference.is_file():
-        return reference.read_text(encoding="utf-8").strip()
-    if remembered.is_file():
-        return remembered.read_text(encoding="utf-8")
+    for known in (remembered, cache_of(name, kind) / "refs" / revision):
+        if known.is_file():
+            commit = known.read_text(encoding="utf-8").strip()
+            if out_of_reach:
+                log.warning("%s=%s: the hub cannot be reached; %s is the last commit known", word, name, commit)
+            return commit
     instead = "a folder" if kind == "model" else "a file with data=jsonl"
     raise UserError(f"{word}={name}: revision {revision} is not in the local hub cache, and {reason} or give {instead}")
+
+
+@cache
+def _ask_hub(name: str, revision: str, kind: str) -> str:
+    """Once in a process, so that all of a run is of one commit."""
+    from huggingface_hub import HfApi
+
+    asked = HfApi().model_info if kind == "model" else HfApi().dataset_info
+    return str(asked(name, revision=revision, expand=["sha"]).sha)
 
 
 def cache_of(name: str, kind: str) -> Path:

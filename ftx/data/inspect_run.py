@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from ftx.config.checks import ranks
+from ftx.config.data_checks import SHUFFLED
 from ftx.config.schema import RunConfig
 from ftx.data.conversation import Conversation
 from ftx.data.conversation_store import ConversationStore
@@ -23,7 +24,7 @@ from ftx.data.inspection import (
     overlap_table,
     printable,
 )
-from ftx.data.order import epoch_steps, share
+from ftx.data.order import order_of, share
 from ftx.data.overlap import overlap
 from ftx.data.prepare import Counts, Prepared, prepare
 from ftx.data.render import render
@@ -41,6 +42,7 @@ LEFT_OUT = {
     "truncated": "… truncated",
     "split": "… split",
     "cut_tokens": "tokens cut away by that",
+    "not_drawn": "conversations beyond data.limit, rows or weight",
     "lost_reasoning": "conversations whose reasoning the template leaves out",
 }
 
@@ -50,7 +52,8 @@ def inspect_run(run: RunConfig, *, colour: bool) -> str:
     prepared = prepare(run)
     folder = Path(run.run_root) / "data" / f"{run.name}-{prepared.folder.name[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    train, evaluation = _side(prepared.train), _side(prepared.evaluation)
+    train = _side(prepared.train, _tokens_of_rows(prepared, run))
+    evaluation = _side(prepared.evaluation, prepared.evaluation.token_counts()[:, 0])
     save(length_figure(train, evaluation, run.data.max_length), folder / "lengths")
     parts = [
         f"# {run.name}\n\nPrepared: {prepared.folder}\n",
@@ -73,9 +76,17 @@ def inspect_run(run: RunConfig, *, colour: bool) -> str:
     return "\n".join([*parts[1:], _sample(prepared, colour=colour)]) + "\n"
 
 
-def _side(rows: RowStore) -> Side:
+def _side(rows: RowStore, row_tokens: np.ndarray) -> Side:
     tokens = rows.tokens
-    return Side(tokens.lengths[rows.members], tokens.supervised[rows.members], rows.token_counts()[:, 0])
+    return Side(tokens.lengths[rows.members], tokens.supervised[rows.members], row_tokens)
+
+
+def _tokens_of_rows(prepared: Prepared, run: RunConfig) -> np.ndarray:
+    """Of the rows that enter the model; where each step packs its own, of those of the first epoch."""
+    tokens = prepared.train.token_counts()[:, 0]
+    order = order_of(run, prepared)
+    steps = range(order.steps_per_epoch)
+    return np.array([tokens[row].sum() for step in steps for row in order.rows(0, step)])
 
 
 def _left_out_table(counts: Counts) -> str:
@@ -87,9 +98,10 @@ def _balance_table(prepared: Prepared, run: RunConfig) -> str:
     """How evenly the ranks of this hardware share the work of a step: 100 % is no waiting."""
     costs = prepared.cost.of_rows(prepared.train)
     rows = []
-    for order in ("balanced", "random"):
-        steps = epoch_steps(costs, run.schedule.global_batch_size, order=order, seed=run.seed, epoch=0)
-        shares = [step_balance(costs[step], ranks(run)) for step in steps]
+    for order in SHUFFLED:
+        plan = order_of(replace(run, data=replace(run.data, order=order)), prepared)
+        steps = [plan.rows(0, step) for step in range(plan.steps_per_epoch)]
+        shares = [step_balance(np.array([costs[row].sum() for row in step]), ranks(run)) for step in steps]
         rows.append((f"data.order={order}", f"{100 * np.mean(shares):.1f} %", f"{100 * np.min(shares):.1f} %"))
     return markdown((f"mean / most work of {ranks(run)} ranks in a step", "mean", "worst step"), rows)
 

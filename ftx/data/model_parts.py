@@ -1,4 +1,4 @@
-"""What of a model its data needs: tokenizer, chat template, and what a row costs it."""
+"""What of a model its data needs: tokenizer and chat template, and what a row costs it."""
 
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,32 +28,36 @@ class ModelParts:
 
     tokenizer: PreTrainedTokenizerFast
     template: Template
-    cost: Cost
 
 
 def pretrained_parts(run: RunConfig) -> ModelParts:
-    """Raises UserError where the tokenizer or config.json cannot be loaded or no template fits."""
-    name, own = str(run.model.name), _own_tokenizer(run)
-    template = with_thinking(choose_template(run.model.template, own), run.data.thinking)
-    try:
-        config: Any = AutoConfig.from_pretrained(name, revision=run.model.revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name={name}: its config.json cannot be read: {str(error).splitlines()[0]}") from error
-    return ModelParts(own, template, cost_of_model(getattr(config, "text_config", config)))
+    """Raises UserError where the tokenizer cannot be loaded or no template fits."""
+    own = _own_tokenizer(run)
+    return ModelParts(own, with_thinking(choose_template(run.model.template, own), run.data.thinking))
 
 
 def random_parts(run: RunConfig, texts: Iterable[str]) -> ModelParts:
     """With a tokenizer trained on ``texts``."""
-    architecture = run.model.architecture
-    cost = cost_of_architecture(
-        hidden=architecture.hidden_size,
-        intermediate=architecture.intermediate_size,
-        heads=architecture.heads,
-        key_value_heads=architecture.key_value_heads,
-        head_dim=architecture.head_dim,
-    )
-    tokenizer = train_tokenizer(texts, architecture.vocabulary_size)
-    return ModelParts(tokenizer, with_thinking(load_template(run.model.template), run.data.thinking), cost)
+    tokenizer = train_tokenizer(texts, run.model.architecture.vocabulary_size)
+    return ModelParts(tokenizer, with_thinking(load_template(run.model.template), run.data.thinking))
+
+
+def cost_for(run: RunConfig) -> Cost:
+    """What rows cost the run's model; raises UserError where its config.json cannot be read."""
+    architecture, name = run.model.architecture, str(run.model.name)
+    if run.model.weights == "random":
+        return cost_of_architecture(
+            hidden=architecture.hidden_size,
+            intermediate=architecture.intermediate_size,
+            heads=architecture.heads,
+            key_value_heads=architecture.key_value_heads,
+            head_dim=architecture.head_dim,
+        )
+    try:
+        config: Any = AutoConfig.from_pretrained(name, revision=run.model.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={name}: its config.json cannot be read: {str(error).splitlines()[0]}") from error
+    return cost_of_model(getattr(config, "text_config", config))
 
 
 def load_tokenizer(run: RunConfig, prepared: Path) -> PreTrainedTokenizerFast:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftx.config.schema import RunConfig
 from ftx.data.cost import Cost
 from ftx.data.packing import pack
+from ftx.data.prepare import Prepared
 from ftx.data.store import Row, RowStore, row_of
+from ftx.progress import Progress
 
 # Rows whose costs are closer than this share are alike: among them the order is random.
 ALIKE = 1 / 64
@@ -96,11 +99,16 @@ class TrainingOrder:
             return [items[at : at + 1] for at in range(len(items))]
         return [items[row] for row in pack(self._counts[items, 0], self._pack_to)]
 
-    def most_rows(self, epochs: int) -> int:
-        """Of any step of the first ``epochs`` epochs."""
+    def most_rows(self, steps: int) -> int:
+        """Of any of the first ``steps`` steps."""
         if self._pack_to is None:
             return min(self._batch, len(self.items))
-        return max(len(self.rows(epoch, step)) for epoch in range(epochs) for step in range(self.steps_per_epoch))
+        with Progress("pack", steps, delay=1) as progress:
+            most = 0
+            for step in range(steps):
+                most = max(most, len(self.rows(*divmod(step, self.steps_per_epoch))))
+                progress.show(step)
+        return most
 
     def micro_batches(
         self, epoch: int, step: int, *, ranks: int, size: int, count: int
@@ -122,9 +130,23 @@ class TrainingOrder:
     def seen(self, step: int) -> TokenTotals:
         """Tokens seen after a step, from the order alone: a resume cannot miscount."""
         epoch, steps = divmod(step, self.steps_per_epoch)
-        self.steps(epoch)
-        total, supervised = self._counts.sum(axis=0) * epoch + self._seen[steps]
+        if steps:
+            self.steps(epoch)
+        total, supervised = self._counts.sum(axis=0) * epoch + (self._seen[steps] if steps else 0)
         return TokenTotals(int(total), int(supervised))
+
+
+def order_of(run: RunConfig, prepared: Prepared) -> TrainingOrder:
+    """Which rows make up which step of a run."""
+    packs_steps = run.data.packing and run.data.packing_scope == "global_batch"
+    return TrainingOrder(
+        prepared.train,
+        prepared.cost,
+        order=run.data.order,
+        seed=run.seed,
+        global_batch_size=run.schedule.global_batch_size,
+        pack_to=run.data.max_length if packs_steps else None,
+    )
 
 
 class MicroBatches(Sequence[list[Row]]):

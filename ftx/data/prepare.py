@@ -41,6 +41,7 @@ class Counts:
     cut_tokens: int = 0
     lost_reasoning: int = 0
     refused: int = 0
+    not_drawn: int = 0
 
     def describe(self) -> str:
         """In one line."""
@@ -50,6 +51,7 @@ class Counts:
             f"data: {self.train_conversations:,} conversations to train on ({self.train_tokens:,} tokens, "
             f"{self.train_supervised_tokens:,} supervised, {self.train_rows:,} rows), "
             f"{self.evaluation_conversations:,} held out, {left_out:,} left out, {self.truncated:,} truncated"
+            + (f", {self.not_drawn:,} not drawn" if self.not_drawn else "")
         )
 
 
@@ -73,10 +75,10 @@ class Prepared:
 
 def prepare(run: RunConfig) -> Prepared:
     """The run's data, from the cache where it is there, else built once under a lock."""
-    from ftx.data.model_parts import load_tokenizer
+    from ftx.data.model_parts import cost_for, load_tokenizer
 
     folder, built_with = _on_disk(run)
-    prepared = _open(folder, built_with or load_tokenizer(run, folder))
+    prepared = _open(folder, built_with or load_tokenizer(run, folder), cost_for(run))
     if run.evaluation.tasks and not len(prepared.held_out):
         counts = prepared.counts
         raise UserError(
@@ -110,8 +112,7 @@ def _on_disk(run: RunConfig) -> "tuple[Path, PreTrainedTokenizerFast | None]":
     return folder, tokenizer
 
 
-def _open(folder: Path, tokenizer: "PreTrainedTokenizerFast") -> Prepared:
-    from ftx.data.cost import Cost
+def _open(folder: Path, tokenizer: "PreTrainedTokenizerFast", cost: "Cost") -> Prepared:
     from ftx.data.store import RowStore, TokenStore
     from ftx.templates import Template
 
@@ -127,6 +128,6 @@ def _open(folder: Path, tokenizer: "PreTrainedTokenizerFast") -> Prepared:
         tokenizer,
         template,
         read_counts(folder),
-        Cost(json.loads((folder / "cost.json").read_text(encoding="utf-8"))["crossover"]),
+        cost,
         folder,
     )

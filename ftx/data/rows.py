@@ -3,6 +3,8 @@
 import json
 import re
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,14 @@ def check_is_text(value: Any, source: str) -> None:
     except UnicodeEncodeError as error:
         escape = f"\\u{ord(error.object[error.start]):04x}"
         raise ValueError(f"holds {escape}, half of a surrogate pair, which is no character") from None
+
+
+def plain(value: Any) -> Any:
+    """A value of a parquet file as JSON would hold it, but for bytes, which stay."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value

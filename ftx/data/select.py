@@ -34,8 +34,15 @@ def split(groups: Sequence[int], *, holdout: float, seed: int) -> Selection:
     aside: list[int] = []
     train: list[int] = []
     for group in order:
-        enough = len(aside) >= max(wanted, 1) or (group == order[-1] and not train)
-        (train if holdout == 0 or enough else aside).extend(members[group])
+        missing = max(wanted, 1) - len(aside)
+        # One group must not make the share several times what was asked for.
+        too_large = len(members[group]) > max(2 * missing, 1)
+        goes_aside = holdout > 0 and missing > 0 and not too_large and not (group == order[-1] and not train)
+        (aside if goes_aside else train).extend(members[group])
+    if holdout > 0 and not aside and len(members) > 1:
+        smallest = min(order, key=lambda group: len(members[group]))
+        aside = members[smallest]
+        train = [position for position in train if position not in set(aside)]
     random.Random(seed).shuffle(train)
     return Selection(np.array(train, dtype=np.int64), np.array(aside, dtype=np.int64))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
+from ftx.config.keys import did_you_mean
 from ftx.config.schema import DataConfig, RunConfig, SourceConfig
 from ftx.data import stdlib_docs
 from ftx.data.conversation import Conversation, Stored, to_stored
@@ -22,8 +23,8 @@ from ftx.data.rows import BadRow, Row
 from ftx.data.workers import MANY_ROWS, Workers, processes_for
 from ftx.errors import UserError
 
-# Rows that are converted at once.
-CHUNK = 256
+# Rows that are converted at once, and about how many bytes of a file at most.
+CHUNK, CHUNK_BYTES = 256, 2**21
 
 OnPosition = Callable[[int], None]
 
@@ -46,7 +47,7 @@ def is_file(source: SourceConfig) -> bool:
 def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
     """The sources that conversations are read from, by name; a single one has an empty name."""
     if data.source == "mixture":
-        return dict(data.sources)
+        return dict(sorted(data.sources.items()))
     if data.source == "stdlib_docs":
         return {}
     return {"": _single(data, str(data.path), data.split)}
@@ -79,11 +80,37 @@ def read_source(
     Raises UserError for a bad row that is not to be skipped. ``on_position`` hears how many bytes of a file are read.
     """
     with _mistakes_of(name):
-        where, rows = _rows(name, source, data, cache, on_position)
-        chunks = iter(lambda: list(islice(rows, CHUNK)), [])
+        position = _Position(on_position)
+        where, rows = _rows(name, source, data, cache, position)
+        chunks = _chunks(rows, position)
         if data.processes is None:
             yield from map(Converter(where, source, data), islice(chunks, MANY_ROWS // CHUNK))
         yield from _converted_by_several(chunks, processes_for(data, many=True), where, source, data)
+
+
+class _Position:
+    """How many bytes of a file have been read, for whoever wants to know."""
+
+    def __init__(self, on_position: OnPosition | None) -> None:
+        self.at, self._on_position = 0, on_position
+
+    def __call__(self, at: int) -> None:
+        self.at = at
+        if self._on_position is not None:
+            self._on_position(at)
+
+
+def _chunks(rows: Iterator[Row | BadRow], position: _Position) -> Iterator[list[Row | BadRow]]:
+    """Some rows at a time, fewer of them where they are long."""
+    chunk: list[Row | BadRow] = []
+    began = 0
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK or position.at - began > CHUNK_BYTES:
+            yield chunk
+            chunk, began = [], position.at
+    if chunk:
+        yield chunk
 
 
 def _converted_by_several(
@@ -141,10 +168,14 @@ class Converter:
         try:
             if not self._holds(row.value):
                 return []
-            for transform in self._transforms:
-                values = [changed for value in values for changed in _as_rows(transform(dict(value)))]
         except ValueError as error:
             raise BadRow(self._where, row.number, str(error)) from None
+        for name, transform in zip(self._data.transforms, self._transforms, strict=True):
+            try:
+                values = [changed for value in values for changed in _as_rows(transform(dict(value)))]
+            except Exception as error:
+                reason = f"data.transforms={name} raised {type(error).__name__}: {error}"
+                raise BadRow(self._where, row.number, reason) from error
         return values
 
     def _conversations(self, number: int, versions: Sequence[dict[str, Any]]) -> Iterator[Conversation]:
@@ -196,20 +227,21 @@ def _rows(
 
 def _needed_columns(source: SourceConfig, data: DataConfig) -> Columns | None:
     """The columns of a hub data set that this run looks at; None for all, where a function might look at any."""
-    of_format = FORMAT_COLUMNS.get(source.format)
-    if not source.columns and (data.transforms or not of_format):
+    if data.transforms and not source.columns:
         return None
+    formats = FORMAT_COLUMNS.values() if source.format == "auto" else [FORMAT_COLUMNS[source.format]]
+    of_format = tuple(dict.fromkeys(chain.from_iterable(formats)))
     needed = [*source.columns, *filter_columns(source.filter), *([data.group_by] if data.group_by else [])]
     if data.order.startswith(COLUMN_ORDER):
         needed.append(data.order.removeprefix(COLUMN_ORDER).removeprefix("-"))
-    return Columns(tuple(needed), () if source.columns else of_format or ())
+    return Columns(tuple(needed), () if source.columns else of_format)
 
 
 def _as_rows(changed: Any) -> list[dict[str, Any]]:
     """A transform gives a row, a list of rows, or None to leave the row out."""
     rows = [] if changed is None else changed if isinstance(changed, list) else [changed]
     if not all(isinstance(row, dict) for row in rows):
-        raise UserError("data.transforms: a transform must give a row (a dict), a list of rows, or None")
+        raise TypeError("it must give a row (a dict), a list of rows, or None")
     return rows
 
 
@@ -219,13 +251,21 @@ def _ranking(order: str) -> Callable[[Conversation, dict[str, Any]], float] | No
         return None
     if not order.startswith(COLUMN_ORDER):
         function = load_hook(ORDERS, "data.order", order)
-        return lambda conversation, row: float(function(conversation, row))
+
+        def place(conversation: Conversation, row: dict[str, Any]) -> float:
+            try:
+                return float(function(conversation, row))
+            except Exception as error:
+                raise ValueError(f"data.order={order} raised {type(error).__name__}: {error}") from error
+
+        return place
     column = order.removeprefix(COLUMN_ORDER)
     sign, column = (-1.0, column[1:]) if column.startswith("-") else (1.0, column)
 
     def rank(_: Conversation, row: dict[str, Any]) -> float:
         if row.get(column) is None:
-            raise ValueError(f"has no {column}, which data.order asks for")
+            guess = did_you_mean(column, list(row))
+            raise ValueError(f"has no {column}{guess}, which data.order asks for")
         try:
             return sign * float(row[column])
         except (TypeError, ValueError):

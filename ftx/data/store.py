@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -138,7 +139,7 @@ def row_of(tokens: TokenStore, members: Sequence[int] | np.ndarray) -> Row:
 def write_members(path: Path, rows: Sequence[Sequence[int]]) -> None:
     """The positions of each row's conversations."""
     counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    flat = np.concatenate([np.zeros(0, dtype=np.int64), *(np.asarray(row, dtype=np.int64) for row in rows)])
+    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(counts.sum()))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, MEMBERS) as writer:
         writer.write(pa.record_batch([_lists(flat, counts)], MEMBERS))
 

@@ -22,7 +22,7 @@ _START = "from ftx.data.workers import serve; serve()"
 
 # From so many bytes, or rows where their size is not known, several processes gain more than starting them takes.
 MANY_BYTES, MANY_ROWS = 100_000_000, 50_000
-MOST = 32
+MOST = 16
 
 
 def processes_for(data: DataConfig, *, many: bool) -> int:
@@ -118,9 +118,18 @@ def _answer(source: Any, sink: Any, factory: str, arguments: tuple[Any, ...]) ->
         try:
             function = function or pkgutil.resolve_name(factory)(*arguments)
             answer = (True, function(chunk))
-        except Exception as error:
-            answer = (False, error)
+        except BaseException as error:
+            answer = (False, _as_it_travels(error))
         _send(sink, answer)
+
+
+def _as_it_travels(error: BaseException) -> BaseException:
+    """The error itself where it comes out of a pickle as it went in, else its name and text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _send(stream: Any, value: Any) -> None:

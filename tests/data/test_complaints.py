@@ -12,14 +12,14 @@ from ftx.attention import IMPLEMENTATIONS, register
 from ftx.config.compose import compose
 from ftx.data.collate import collate
 from ftx.data.conversation import Conversation
-from ftx.data.order import MicroBatches
+from ftx.data.order import MicroBatches, order_of
 from ftx.data.prepare import Prepared, prepare
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.data.tokenize import tokenize
 from ftx.errors import UserError
 from ftx.loss import TokenLoss
 from ftx.templates import Template, choose_template, load_template
-from ftx.trainer import micro_batches_in_step, training_length, training_order
+from ftx.trainer import micro_batches_in_step, training_length
 
 WORDS = ("model.architecture.vocabulary_size=320", "data=jsonl", "data.holdout=0", "evaluation.tasks=[]")
 QUESTION, ANSWER = (" ".join(f"{word}{n}" for n in range(60)) for word in ("why", "so"))
@@ -124,11 +124,11 @@ def test_resume_replays_the_wrong_data_order_ms_swift_10050_accelerate_4071(prep
     run = compose(*WORDS, "data.path=x.jsonl", "data.packing=false", "schedule.global_batch_size=4")
 
     def items(epoch: int, begin: int) -> list[tuple[str, ...]]:
-        loader = MicroBatches(training_order(run, data), size=2, accumulation=2)
+        loader = MicroBatches(order_of(run, data), size=2, accumulation=2)
         loader.set_epoch(epoch)
         return [tuple(name for row in loader[at] for name in row.ids) for at in range(begin, len(loader))]
 
-    undisturbed = MicroBatches(training_order(run, data), size=2, accumulation=2)
+    undisturbed = MicroBatches(order_of(run, data), size=2, accumulation=2)
     for epoch in range(3):
         undisturbed.set_epoch(epoch)
         seen = [tuple(name for row in undisturbed[at] for name in row.ids) for at in range(len(undisturbed))]
@@ -141,7 +141,7 @@ def test_step_counts_are_wrong_under_packing_axolotl_3152(prepared, scope):
     words = ("data.max_length=64", f"data.packing_scope={scope}", "schedule.global_batch_size=4", "schedule.epochs=3")
     data = prepared(short(90), *words)
     run = compose(*WORDS, "data.path=x.jsonl", *words)
-    order = training_order(run, data)
+    order = order_of(run, data)
     length = training_length(run, order)
     steps = -(-(len(data.train) if scope == "dataset" else 90) // 4)
     assert (length.steps_per_epoch, length.steps) == (steps, 3 * steps)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from row_files import FORMATS, PAIRS, as_jsonl, as_parquet, refusal, written
 
-from ftx.data.files import check_first_row
+from ftx.data.files import read_rows
 from ftx.errors import UserError
 
 KNOWN = ".json, .jsonl, .ndjson, .csv, .tsv, .parquet; all but .parquet also with .gz"
@@ -87,7 +87,7 @@ def test_a_missing_file_names_the_one_that_was_probably_meant(tmp_path: Path, mo
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^data\.path: no such file: chats\.jsnl \(did you mean chats\.jsonl\?\)$"):
-        check_first_row(Path("chats.jsnl"))
+        read_rows(Path("chats.jsnl"))
 
 
 def test_a_folder_names_the_files_in_it(tmp_path: Path) -> None:

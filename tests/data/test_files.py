@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from row_files import FORMATS, PAIRS, as_csv, as_parquet, read, refusal, written
 
-from ftx.data.files import check_first_row, fingerprint, read_rows
+from ftx.data.files import fingerprint, read_rows
 from ftx.data.rows import BadRow, Row
 from ftx.errors import UserError
 
@@ -147,7 +147,7 @@ def test_a_gzip_cut_off_late_gives_the_rows_before_the_cut(tmp_path: Path) -> No
         b"".join(hashlib.sha256(b"%d" % i).hexdigest().join('""').encode() + b"\n" for i in range(9999))
     )
     path = written(tmp_path, "a.jsonl.gz", content[:-2000])
-    assert str(check_first_row(path)) == f"{path}:1: must be an object, not a string"
+    assert str(next(read_rows(path))) == f"{path}:1: must be an object, not a string"
     count = 0
     with pytest.raises(UserError, match=r"a\.jsonl\.gz is a gzip that is cut off"):
         for _ in read_rows(path):
@@ -156,8 +156,8 @@ def test_a_gzip_cut_off_late_gives_the_rows_before_the_cut(tmp_path: Path) -> No
 
 
 def test_the_first_row_is_checked_without_the_rest(tmp_path: Path) -> None:
-    assert check_first_row(written(tmp_path, "a.jsonl", b'\n{"a": 1}\nbroken')) == Row(2, {"a": 1})
-    bad = check_first_row(written(tmp_path, "b.jsonl", b'broken\n{"a": 1}'))
+    assert next(read_rows(written(tmp_path, "a.jsonl", b'\n{"a": 1}\nbroken'))) == Row(2, {"a": 1})
+    bad = next(read_rows(written(tmp_path, "b.jsonl", b'broken\n{"a": 1}')))
     assert isinstance(bad, BadRow)
     assert (bad.where.name, bad.number) == ("b.jsonl", 1)
     assert bad.reason == "not valid JSON: Expecting value (column 1)"

@@ -172,12 +172,12 @@ def test_most_rows_are_those_of_the_step_with_the_most_in_all_epochs(items, orde
     training = ordered(items, order, batch, pack_to)
     counts = [[len(training.rows(epoch, step)) for step in range(training.steps_per_epoch)] for epoch in range(3)]
     for epochs in (1, 3):
-        assert training.most_rows(epochs) == max(chain.from_iterable(counts[:epochs]))
+        assert training.most_rows(epochs * training.steps_per_epoch) == max(chain.from_iterable(counts[:epochs]))
 
 
 def needed(training: TrainingOrder, ranks: int, size: int) -> int:
     """Micro-batches that hold any step of three epochs."""
-    return -(-training.most_rows(3) // (ranks * size))
+    return -(-training.most_rows(3 * training.steps_per_epoch) // (ranks * size))
 
 
 @pytest.mark.parametrize("pack_to", [None, PACK_TO])

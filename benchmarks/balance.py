@@ -1,0 +1,50 @@
+"""How evenly ranks share the work of a step: packed rows of agent-like lengths, by the order that puts them into steps.
+
+python -m benchmarks.balance [--ranks 64]
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from ftx.data.cost import Cost
+from ftx.data.inspect_run import step_balance
+from ftx.data.order import epoch_steps
+from ftx.data.packing import pack
+
+CONVERSATIONS, LONGEST = 51_389, 32_768
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, default=64)
+    given = parser.parse_args(arguments)
+    draw = np.random.default_rng(0)
+    lengths = np.clip(draw.lognormal(np.log(2500), 1.0, CONVERSATIONS), 1, LONGEST).astype(np.int64)
+    rows = pack(lengths, LONGEST)
+    efficiency = lengths.sum() / (len(rows) * LONGEST)
+    sys.stdout.write(
+        f"{CONVERSATIONS:,} conversations, {len(rows):,} rows of {LONGEST:,}: {100 * efficiency:.2f} % full\n"
+    )
+    segments = Cost().of_segments(lengths)
+    costs = np.array([segments[row].sum() for row in rows])
+    for order in ("balanced", "random"):
+        steps = epoch_steps(costs, given.ranks, order=order, seed=42, epoch=0)
+        shares = [step_balance(costs[step], given.ranks) for step in steps if len(step) == given.ranks]
+        sys.stdout.write(
+            f"data.order={order:8}  mean/most work of {given.ranks} ranks: {np.mean(shares):.3f} over "
+            f"{len(shares)} whole steps, worst {np.min(shares):.3f}\n"
+        )
+    million = np.clip(draw.lognormal(8, 1, 1_000_000), 1, LONGEST).astype(np.int64)
+    began = time.perf_counter()
+    rows = pack(million, LONGEST)
+    seconds = time.perf_counter() - began
+    efficiency = million.sum() / (len(rows) * LONGEST)
+    sys.stdout.write(f"1,000,000 lengths packed in {seconds:.2f} s, rows {100 * efficiency:.2f} % full\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
