@@ -96,9 +96,7 @@ def select(run: RunConfig, gathered: Gathered, store: ConversationStore) -> Sele
     else:
         holdout = 0.0 if gathered.held_out_from is not None else run.data.holdout
         if holdout >= len(candidates):
-            raise UserError(
-                f"data.holdout={holdout:g}: there are {len(candidates)} conversations in all; keep fewer aside"
-            )
+            raise UserError(f"data.holdout={holdout:g}: there are {len(candidates)} conversations; keep fewer aside")
         inside = split(numbered_as_they_appear(store.groups()[candidates]).tolist(), holdout=holdout, seed=run.seed)
         aside = candidates[inside.held_out] if holdout else np.arange(end, len(store))
         chosen = Selection(candidates[inside.train], aside)

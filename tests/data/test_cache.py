@@ -89,6 +89,23 @@ def test_using_a_set_keeps_it(chats):
     assert prune(chats.parent / "runs" / ".cache", unused_days=30, dry_run=False) == []
 
 
+def test_what_is_open_stays_readable_when_it_is_pruned(chats):
+    data = prepare(run_of(chats))
+    expected = ([row.ids for row in data.train], list(data.held_out), list(data.train_conversations.in_file_order()))
+    assert len(prune(data.folder.parent.parent, unused_days=0, dry_run=False)) == 2
+    found = ([row.ids for row in data.train], list(data.held_out[:99]), list(data.train_conversations.in_file_order()))
+    assert found == expected
+
+
+def test_conversations_that_a_build_reads_are_not_pruned_away(chats):
+    folder = prepare_on_disk(run_of(chats))
+    building = folder.with_name("live.writing")
+    folder.rename(building)
+    unused_for(cache.conversations_of(building), 40)
+    with lock(folder.with_name("live.lock")):
+        assert prune(folder.parent.parent, unused_days=30, dry_run=False) == []
+
+
 def test_prune_removes_what_an_interrupted_build_left_but_not_what_is_being_built(chats):
     folder = prepare_on_disk(run_of(chats))
     left, being_built = folder.with_name("dead.writing"), folder.with_name("live.writing")

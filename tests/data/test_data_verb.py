@@ -97,6 +97,19 @@ def test_inspect_shows_counts_classes_duplicates_and_a_sample(chats):
     assert number(report, "tokens") == number(ended.out, "tokens")
 
 
+def test_inspect_shows_the_rows_that_the_steps_pack(chats):
+    words = (
+        "data.max_length=512",
+        "data.holdout=10",
+        "schedule.global_batch_size=26",
+        "data.packing_scope=global_batch",
+    )
+    shown = data(chats, "inspect", *words).out
+    tokens, rows = number(shown, "tokens")[0], number(shown, "rows of up to 512")[0]
+    assert -(-tokens // 512) <= rows < 52
+    assert f"{100 * tokens / (rows * 512):.1f} %" in shown
+
+
 def test_prune_says_what_it_removes(chats):
     data(chats, "prepare")
     cache = chats.parent / "runs" / ".cache"
@@ -116,6 +129,8 @@ def test_prune_says_what_it_removes(chats):
         (["inspekt"], "error: inspekt: no such action (did you mean inspect?); there are inspect, prepare, prune"),
         (["prune", "--cache", "/no/where"], "error: --cache=/no/where: no such folder"),
         (["prepare", "data.max_lenght=3"], "error: data.max_lenght: no such key (did you mean data.max_length?)"),
+        (["prepare", "--cfg", "job"], "error: --cfg=job: python -m ftx.train with the same words shows"),
+        (["prepare", "run_root=/proc/x"], "error: run_root=/proc/x: cannot write there"),
         (["inspect", "-m", "data.max_length=64,128"], "error: these words describe 2 runs with data of their own"),
     ],
 )

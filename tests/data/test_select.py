@@ -50,6 +50,16 @@ def test_single_conversations_are_kept_aside_by_share_or_by_count(count, holdout
     assert (len(chosen.train), len(chosen.held_out)) == (count - expected, expected)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_one_large_group_does_not_swamp_the_held_out_side(seed):
+    groups = [0] * 270 + list(range(1, 31))
+    chosen = split(groups, holdout=0.1, seed=seed)
+    assert len(chosen.held_out) <= 30
+    assert sorted([*chosen.held_out, *chosen.train]) == list(range(300))
+    large = split([0] * 50 + [1] * 40, holdout=0.01, seed=seed)
+    assert sorted(large.held_out) == list(range(50, 90)), "where all are too large, the smallest"
+
+
 def test_the_split_follows_the_seed():
     first, again, other = (split(range(50), holdout=0.2, seed=seed) for seed in (3, 3, 4))
     assert first.train.tolist() == again.train.tolist() != other.train.tolist()

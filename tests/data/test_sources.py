@@ -5,8 +5,10 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from ftx.config.compose import compose
@@ -86,6 +88,27 @@ def test_the_draw_is_a_function_of_the_seed(tmp_path, three):
     assert set(ids(first.train_conversations)) != set(ids(other.train_conversations))
 
 
+def test_the_order_in_which_sources_are_named_changes_nothing(tmp_path, three):
+    words = ["data.sources.a.rows=9", "data.sources.b.rows=9", "data.sources.c.rows=9"]
+    first = prepared(tmp_path, *three, *words)
+    again = prepared(tmp_path, three[0], *reversed(three[1:]), *words, f"data.cache={tmp_path}/other")
+    assert first.folder.name == again.folder.name
+    assert (ids(first.train_conversations), ids(first.held_out)) == (
+        ids(again.train_conversations),
+        ids(again.held_out),
+    )
+
+
+def test_what_is_not_drawn_is_counted_and_a_share_of_nothing_is_refused(tmp_path, three):
+    words = ["data.sources.a.rows=5", "data.sources.b.rows=5", "data.sources.c.rows=5", "data.limit=6"]
+    data = prepared(tmp_path, *three, *words, "data.holdout=4")
+    assert (data.counts.train_conversations, data.counts.not_drawn) == (6, 90 - 4 - 6)
+    assert data.counts.describe().endswith("80 not drawn")
+    weights = ["data.sources.a.weight=1000", "data.sources.b.weight=1", "data.sources.c.weight=1000"]
+    with pytest.raises(UserError, match=r"data\.sources\.b\.weight=1: so small a share is no conversation"):
+        prepared(tmp_path, *three, *weights)
+
+
 def test_sources_of_a_mixture_have_shapes_of_their_own(tmp_path):
     write_chats(tmp_path / "a.jsonl", 12, score=lambda n: n)
     with (tmp_path / "news.csv").open("w", newline="") as file:
@@ -135,6 +158,12 @@ def test_sources_of_a_mixture_have_shapes_of_their_own(tmp_path):
         (["data.packing_scope=global_batch", "data.order=source"], r"global_batch: not with data\.order=source"),
         (["data.holdout=0.95"], r"data\.holdout=0\.95: a share of at most 0\.9"),
         (["data.holdout=2.5"], r"data\.holdout=2\.5: .*a whole number"),
+        (["data.order=colum:score"], r"data\.order=colum:score: no such order"),
+        (["data=mixture", "data.sources.a=a.jsonl"], r"data\.sources\.a=a\.jsonl: a source has keys of its own"),
+        (["data=mixture", "data.sources.a.path=a.jsonl", "data.sources.a.split=x"], r"\.a\.split: nothing"),
+        (["data=hub", "data.path=./a.jsonl"], r"data\.path=\./a\.jsonl: is a file, .*data=jsonl"),
+        (["data=jsonl", "data.path=a.csv", "data.holdout_path=a.csv"], r"holdout_path=a\.csv: is what is learned"),
+        (["data=jsonl", "data.path=a.csv", "data.holdout_path=b.csv", "data.group_by=x"], r"group_by=x: nothing"),
     ],
 )  # fmt: skip
 def test_words_that_cannot_be(words, message):
@@ -168,6 +197,33 @@ def test_a_number_of_conversations_and_whole_groups_are_kept_aside(tmp_path):
     assert (len(groups[0]), len(groups[1]), groups[0] & groups[1]) == (8, 2, set())
 
 
+def test_more_held_out_than_there_is_is_refused(tmp_path):
+    write_chats(tmp_path / "a.jsonl", 6)
+    with pytest.raises(UserError, match=r"data\.holdout=6: there are 6 conversations"):
+        prepared(tmp_path, "data=jsonl", f"data.path={tmp_path}/a.jsonl", "data.holdout=6")
+
+
+def test_times_and_decimals_of_a_parquet_file_are_texts_and_numbers(tmp_path):
+    said = [
+        {"role": "user", "content": "q", "at": datetime(2026, 1, 2)},
+        {"role": "assistant", "content": "a", "at": None},
+    ]
+    pyarrow.parquet.write_table(pyarrow.table({"messages": [said] * 4}), tmp_path / "a.parquet")
+    data = prepared(tmp_path, "data=jsonl", f"data.path={tmp_path}/a.parquet")
+    assert data.train_conversations[0].messages[0]["at"] == "2026-01-02T00:00:00"
+
+
+def test_pieces_of_one_conversation_are_one_conversation_in_any_order(tmp_path):
+    write_chats(tmp_path / "a.jsonl", 12, completion=lambda n: "w " * (n * 5 + 1))
+    words = ("data=jsonl", f"data.path={tmp_path}/a.jsonl", "data.too_long=split", "data.max_length=40")
+    for order in ("shortest_first", "longest_first", "source", "balanced"):
+        data = prepared(tmp_path, *words, f"data.order={order}")
+        names = ids(data.train_conversations)
+        assert len(names) == len(set(names)) == data.counts.train_conversations
+        assert sorted(one.id for one in data.train_conversations.in_file_order()) == sorted(names)
+        assert data.counts.split and not set(names) & set(ids(data.held_out))
+
+
 def test_filters_count_what_they_leave_out(tmp_path):
     write_chats(tmp_path / "a.jsonl", 20, score=lambda n: n)
     words = ("data=jsonl", f"data.path={tmp_path}/a.jsonl", "data.holdout=0", "evaluation.tasks=[]")
@@ -185,6 +241,8 @@ def own_code(tmp_path, monkeypatch) -> Iterator[Path]:
     module.write_text(
         "def twice(row):\n    return [row, {**row, 'prompt': row['prompt'].upper()}]\n\n\n"
         "def odd_only(row):\n    return row if row['n'] % 2 else None\n\n\n"
+        "def broken(row):\n    return row['gone']\n\n\n"
+        "def nowhere(conversation, row):\n    return None\n\n\n"
         "def by_answer(conversation, row):\n    return -row['n']\n\n\n"
         "NUMBER = 3\n"
     )
@@ -240,6 +298,9 @@ def test_a_changed_transform_is_other_data(tmp_path, own_code):
         ("data.transforms=[no_module:f]", r"data\.transforms=no_module:f: cannot be loaded"),
         ("data.transforms=[my_data:NUMBER]", r"data\.transforms=my_data:NUMBER: is no function"),
         ("data.order=my_data:gone", r"data\.order=my_data:gone: cannot be loaded"),
+        ("data.transforms=[my_data:broken]", r"a\.jsonl:1: data\.transforms=my_data:broken raised KeyError: 'gone'"),
+        ("data.order=my_data:nowhere", r"a\.jsonl:1: data\.order=my_data:nowhere raised TypeError"),
+        ('data.filter=["promt==1"]', r"a\.jsonl:1: has no promt \(did you mean prompt\?\)"),
         ("data.order=column:missing", r"a\.jsonl:1: has no missing, which data\.order asks for"),
         ("data.order=column:prompt", r"a\.jsonl:1: prompt is 'q a 0', no number to order by"),
     ],

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ from ftx.data.prepare import Prepared, prepare
 from ftx.data.workers import Workers, processes_for
 from ftx.environment import processors
 from ftx.errors import UserError
+
+
+class Difficult(Exception):
+    """One that does not come out of a pickle as it went in."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other}")
 
 
 class Squares:
@@ -24,6 +32,10 @@ class Squares:
         print("this must not get between the answers")
         if -1 in numbers:
             raise UserError("numbers=-1: has no square here")
+        if -3 in numbers:
+            raise Difficult("a", "b")
+        if -4 in numbers:
+            sys.exit(7)
         if -2 in numbers:
             os.kill(os.getpid(), signal.SIGKILL)
         return [number * number + self._added for number in numbers]
@@ -50,6 +62,17 @@ def test_only_a_few_chunks_are_read_ahead():
 def test_a_mistake_is_raised_here():
     with Workers(2, Squares, 0) as workers, pytest.raises(UserError, match="numbers=-1: has no square here"):
         list(workers.map([[1], [-1], [2]]))
+
+
+@pytest.mark.parametrize(("number", "text"), [(-3, "Difficult: a and b"), (-4, "SystemExit: 7")])
+def test_any_other_end_is_told_by_name_and_text(number, text):
+    with Workers(2, Squares, 0) as workers, pytest.raises(RuntimeError, match=text):
+        list(workers.map([[n] for n in range(20)] + [[number]] * 4))
+
+
+def test_all_processes_may_die_and_nobody_waits_for_ever():
+    with Workers(2, Squares, 0) as workers, pytest.raises(RuntimeError, match="died"):
+        list(workers.map([[-2]] * 20))
 
 
 def test_a_process_that_dies_ends_the_work():
