@@ -533,9 +533,10 @@ def test_every_row_is_the_conversation_that_it_holds_and_on_one_side(choice, mod
     for side in ("train", "held_out"):
         assert not prepared.learned[side].keys() ^ prepared.conversations[side].keys()
     left_out = {"skipped_rows": int(choice in ("glaive_function_calling", "math_science"))}
+    left_out["not_drawn"] = len(talks) - sum(sizes)
     assert {name: prepared.counts[name] for name in prepared.counts if not name.startswith(("train", "eval"))} == {
         **dict.fromkeys(("dropped_too_long", "truncated", "filtered_out", "dropped_unsupervised"), 0),
-        **dict.fromkeys(("split", "cut_tokens", "lost_reasoning"), 0),
+        **dict.fromkeys(("split", "cut_tokens", "lost_reasoning", "refused"), 0),
         **left_out,
     }
 
