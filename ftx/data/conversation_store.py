@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from ftx.data.arrow import numbers, texts
 from ftx.data.conversation import Conversation, Stored, from_stored
 
-SCHEMA = pa.schema({"id": pa.string(), "group": pa.string(), "rank": pa.float64(), "body": pa.large_string()})
+SCHEMA = pa.schema({"id": pa.string(), "group": pa.string(), "rank": pa.float64(), "body": pa.string()})
 # Rows of a batch, and about how many characters at most, so that memory does not grow with the file.
 BATCH, BATCH_CHARACTERS = 1024, 2**22
 
@@ -37,9 +38,9 @@ class ConversationWriter:
 
     def _flush(self) -> None:
         if self._waiting:
-            columns = zip(*self._waiting, strict=True)
-            arrays = [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-            self._writer.write(pa.record_batch(arrays, SCHEMA))
+            ids, groups, ranks, bodies = zip(*self._waiting, strict=True)
+            columns = [texts(ids), texts(groups), numbers(np.array(ranks, dtype=np.float64)), texts(bodies)]
+            self._writer.write(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
         self._waiting, self._characters = [], 0
 
     def __enter__(self) -> "ConversationWriter":
@@ -118,7 +119,7 @@ class ConversationStore(Sequence[Conversation]):
         borders = np.searchsorted(positions, self._starts)
         for at, (begin, end) in enumerate(pairwise(borders)):
             if begin < end:
-                batch = reader.get_batch(at).take(pa.array(positions[begin:end] - self._starts[at]))
+                batch = reader.get_batch(at).take(numbers(positions[begin:end] - self._starts[at]))
                 yield list(zip(*(batch.column(number).to_pylist() for number in range(4)), strict=True))
 
 

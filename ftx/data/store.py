@@ -9,12 +9,13 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
+from ftx.data.arrow import lists, numbers, texts
 from ftx.data.encode import TokenBatch
 from ftx.data.tokenize import marks_of, supervised_counts
 
 TOKENS = pa.schema(
     {
-        "id": pa.large_string(),
+        "id": pa.string(),
         "input_ids": pa.large_list(pa.int32()),
         "runs": pa.large_list(pa.int32()),
         "supervised": pa.int32(),
@@ -45,12 +46,12 @@ class TokenWriter:
 
     def write(self, ids: Sequence[str], batch: TokenBatch) -> None:
         columns = [
-            pa.array(ids, pa.large_string()),
-            _lists(batch.input_ids.astype(np.int32, copy=False), batch.lengths),
-            _lists(batch.runs.astype(np.int32, copy=False), batch.run_counts),
-            pa.array(supervised_counts(batch), pa.int32()),
+            texts(ids),
+            lists(batch.input_ids.astype(np.int32, copy=False), batch.lengths),
+            lists(batch.runs.astype(np.int32, copy=False), batch.run_counts),
+            numbers(supervised_counts(batch).astype(np.int32)),
         ]
-        self._writer.write(pa.record_batch(columns, TOKENS))
+        self._writer.write(pa.RecordBatch.from_arrays(columns, schema=TOKENS))
 
     def __enter__(self) -> "TokenWriter":
         return self
@@ -141,12 +142,7 @@ def write_members(path: Path, rows: Sequence[Sequence[int]]) -> None:
     counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     flat = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(counts.sum()))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, MEMBERS) as writer:
-        writer.write(pa.record_batch([_lists(flat, counts)], MEMBERS))
-
-
-def _lists(values: np.ndarray, counts: np.ndarray) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+        writer.write(pa.RecordBatch.from_arrays([lists(flat, counts)], schema=MEMBERS))
 
 
 def _offsets_and_values(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
