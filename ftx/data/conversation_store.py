@@ -95,8 +95,9 @@ class ConversationStore(Sequence[Conversation]):
     def groups(self) -> np.ndarray:
         """A number for each conversation of the file, equal for those of one group and numbered as they appear."""
         groups = pa.chunked_array([batch.column("group") for batch in self._batches], pa.string())
-        codes = np.asarray(groups.dictionary_encode().unify_dictionaries().combine_chunks().indices, dtype=np.int64)
-        alone = np.asarray(pyarrow.compute.equal(groups, ""))
+        encoded = groups.dictionary_encode().unify_dictionaries().combine_chunks()
+        codes = encoded.indices.to_numpy().astype(np.int64)
+        alone = pyarrow.compute.equal(groups, "").combine_chunks().to_numpy(zero_copy_only=False)
         codes[alone] = len(codes) + np.arange(np.count_nonzero(alone))
         return numbered_as_they_appear(codes)
 
