@@ -31,6 +31,8 @@ def check_data(run: RunConfig) -> None:
         raise UserError(
             f"data.holdout={data.holdout}: a share of at most 0.9, or from 1 on a whole number of conversations"
         )
+    if data.source == "stdlib_docs" and data.holdout >= 1:
+        raise UserError(f"data.holdout={data.holdout:g}: data=stdlib_docs keeps a share aside; write one below 1")
     if data.order == COLUMN_ORDER or data.order.removeprefix(COLUMN_ORDER) in ("", "-"):
         raise UserError(f"data.order={data.order}: write column:NAME, or column:-NAME for the highest first")
     if data.source == "hub" and data.path and looks_like_a_file(data.path):

@@ -74,7 +74,7 @@ def gather(run: RunConfig, folder: Path) -> Gathered:
             borders[name] = (begin, writer.written)
             held_out_from = begin if is_held_out else held_out_from
     if skipped > SHOWN_REASONS:
-        log.warning("skipped %d rows in all; each is listed in %s", skipped, folder / "skipped.txt")
+        log.warning("skipped %d rows in all; each is listed in %s", skipped, folder.with_suffix("") / "skipped.txt")
     gathered = Gathered(borders, held_out_from, skipped, filtered_out)
     write_json(folder / "gathered.json", asdict(gathered))
     return gathered

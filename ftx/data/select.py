@@ -42,7 +42,7 @@ def split(groups: Sequence[int], *, holdout: float, seed: int) -> Selection:
     if holdout > 0 and not aside and len(members) > 1:
         smallest = min(order, key=lambda group: len(members[group]))
         aside = members[smallest]
-        train = [position for position in train if position not in set(aside)]
+        train = [position for group in order if group != smallest for position in members[group]]
     random.Random(seed).shuffle(train)
     return Selection(np.array(train, dtype=np.int64), np.array(aside, dtype=np.int64))
 

@@ -158,6 +158,7 @@ def test_sources_of_a_mixture_have_shapes_of_their_own(tmp_path):
         (["data.packing_scope=global_batch", "data.order=source"], r"global_batch: not with data\.order=source"),
         (["data.holdout=0.95"], r"data\.holdout=0\.95: a share of at most 0\.9"),
         (["data.holdout=2.5"], r"data\.holdout=2\.5: .*a whole number"),
+        (["data.holdout=500"], r"data\.holdout=500: data=stdlib_docs keeps a share aside; write one below 1"),
         (["data.order=colum:score"], r"data\.order=colum:score: no such order"),
         (["data=mixture", "data.sources.a=a.jsonl"], r"data\.sources\.a=a\.jsonl: a source has keys of its own"),
         (["data=mixture", "data.sources.a.path=a.jsonl", "data.sources.a.split=x"], r"\.a\.split: nothing"),
