@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from ftx.compiled import without_compiling
 from ftx.data.collate import collate
 from ftx.data.store import Row
 
@@ -65,9 +66,10 @@ def evaluate_loss(model: torch.nn.Module, rows: Sequence[Row], device: torch.dev
     for row in rows:
         batch = {name: value.to(device) if hasattr(value, "to") else value for name, value in collate([row]).items()}
         labels = batch.pop("labels")[1:]
-        logits = model(**batch, use_cache=False).logits[0]
+        with without_compiling():
+            logits = model(**batch).logits[0]
         losses = cross_entropy(logits.float(), labels, reduction="none")
-        segment = torch.bucketize(batch["logits_to_keep"], batch["cu_seq_lens_q"][1:], right=True)
+        segment = torch.bucketize(batch["logits_to_keep"], batch["segments"].query_borders[1:], right=True)
         count = len(row.lengths)
         sums += torch.zeros(count, device=device).index_add_(0, segment, losses).tolist()
         tokens += torch.bincount(segment, minlength=count).tolist()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from ftx.attention import IMPLEMENTATIONS, register
+from ftx.attention import implementation, register
 from ftx.config.schema import ArchitectureConfig, RunConfig
 from ftx.errors import UserError
 
@@ -18,7 +18,7 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
         model = _random_model(run.model.architecture, tokenizer)
     else:
         model = _pretrained(str(run.model.name), run.model.revision)
-    model.set_attn_implementation(IMPLEMENTATIONS[run.model.attention])
+    model.set_attn_implementation(implementation(run))
     if tokenizer.pad_token_id is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -29,7 +29,7 @@ def load_trained(folder: Path, run: RunConfig, tokenizer: PreTrainedTokenizerFas
     if run.method.name == "full":
         register()
         model = _pretrained(str(folder), "main")
-        model.set_attn_implementation(IMPLEMENTATIONS[run.model.attention])
+        model.set_attn_implementation(implementation(run))
         return model
     from peft import PeftModel
 

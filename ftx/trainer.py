@@ -5,16 +5,19 @@ import logging
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from ftx import checkpoints, metrics_log
 from ftx.callbacks import LOSS_STATE, Length, RunCallback
+from ftx.compiled import compiled_layers, worth_compiling
 from ftx.config.checks import ranks
 from ftx.config.schema import RunConfig
-from ftx.data.collate import collate_micro_batch
+from ftx.data.collate import MicroBatchCollator
 from ftx.data.order import MicroBatches, TrainingOrder, order_of
+from ftx.data.prefix import prefix_to_share
 from ftx.data.prepare import Prepared
 from ftx.errors import Interrupted
 from ftx.loss import TokenLoss
@@ -60,17 +63,21 @@ def train(
     token_loss = TokenLoss()
     if resume:
         token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))
+    shared = prefix_to_share(run, order, micro_batches=order.steps_per_epoch * accumulation * ranks(run))
+    if shared:
+        log.info("the %d tokens that all conversations begin with are computed once for a micro-batch", shared)
     callback = RunCallback(run, prepared, folder, order, length, token_loss, stop, on_row)
     trainer = Trainer(
         model=model,
         args=_arguments(run, folder, length, accumulation),
         train_dataset=MicroBatches(order, size=run.hardware.micro_batch, accumulation=accumulation),
-        data_collator=collate_micro_batch,
+        data_collator=MicroBatchCollator(shared),
         compute_loss_func=token_loss,
         callbacks=[callback],
     )
     trainer.remove_callback(PrinterCallback)
-    with stop.deferred():
+    compiling = worth_compiling(run, model, order.seen(length.steps).total)
+    with stop.deferred(), compiled_layers(model) if compiling else nullcontext():
         if resume and step == length.steps:
             # Only model/ is missing; Trainer would add a step where max_steps cuts an epoch short.
             trainer._load_from_checkpoint(str(resume[1]))

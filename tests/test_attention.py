@@ -1,6 +1,7 @@
 """Packed attention against separate segments: naive softmax in float64, PyTorch's own kernel, and whole models."""
 
 import math
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from ftx.attention import PACKED_CPU, PLAIN_UP_TO, packed_cpu_attention, register, unpacked_attention
+from ftx.data.segments import Segments
 
 MODULE = torch.nn.Module()
 # Both ways of computing are in it, segments of one token, and several of a similar length.
@@ -24,8 +26,8 @@ def random_qkv(tokens: int, heads: int, kv_heads: int, dtype=torch.float32, dim:
     return [torch.randn(shape, generator=draw).to(dtype).requires_grad_() for shape in shapes]
 
 
-def borders_of(lengths) -> torch.Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).int()
+def segments_of(lengths, shared: int = 0) -> Segments:
+    return Segments(tuple(accumulate(lengths, initial=0)), shared)
 
 
 def naive(query, key, value, lengths, scale: float, window: int | None) -> torch.Tensor:
@@ -51,7 +53,7 @@ def test_outputs_and_gradients_equal_naive_softmax_of_each_segment_in_float64(he
     inputs = random_qkv(sum(LENGTHS), heads, kv_heads)
     exact = [part.detach().double().requires_grad_() for part in inputs]
     output, _ = packed_cpu_attention(
-        MODULE, *inputs, None, cu_seq_lens_q=borders_of(LENGTHS), scaling=0.3, sliding_window=window
+        MODULE, *inputs, None, segments=segments_of(LENGTHS), scaling=0.3, sliding_window=window
     )
     expected = naive(*exact, LENGTHS, 0.3, window)
     torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=1e-5)
@@ -64,7 +66,7 @@ def test_outputs_and_gradients_equal_naive_softmax_of_each_segment_in_float64(he
 def test_any_mixture_of_lengths_equals_pytorchs_kernel_on_each_segment(lengths):
     inputs = random_qkv(sum(lengths), 4, 2)
     with torch.no_grad():
-        output, _ = packed_cpu_attention(MODULE, *inputs, None, cu_seq_lens_q=borders_of(lengths))
+        output, _ = packed_cpu_attention(MODULE, *inputs, None, segments=segments_of(lengths))
         parts = zip(*(part.split(lengths, dim=2) for part in inputs), strict=True)
         expected = [scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True) for part in parts]
     torch.testing.assert_close(output, torch.cat(expected, dim=2).transpose(1, 2), atol=2e-6, rtol=1e-5)
@@ -73,13 +75,57 @@ def test_any_mixture_of_lengths_equals_pytorchs_kernel_on_each_segment(lengths):
 def test_bf16_is_as_close_to_float64_as_bf16_can_be():
     inputs = random_qkv(sum(LENGTHS), 4, 2, torch.bfloat16)
     exact = [part.detach().double().requires_grad_() for part in inputs]
-    output, _ = packed_cpu_attention(MODULE, *inputs, None, cu_seq_lens_q=borders_of(LENGTHS))
+    output, _ = packed_cpu_attention(MODULE, *inputs, None, segments=segments_of(LENGTHS))
     expected = naive(*exact, LENGTHS, 8**-0.5, None)
     assert output.dtype == torch.bfloat16
     pairs = zip([output, *gradients(output, inputs)], [expected, *gradients(expected, exact)], strict=True)
     for ours, right in pairs:
         assert ours.dtype == torch.bfloat16
         assert float(((ours.double() - right).norm() / right.norm()).detach()) < 0.01
+
+
+SHARED = 21
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "window"), [(2, 2, None), (4, 2, 30), (4, 2, 280)])
+def test_a_shared_beginning_is_attended_to_as_if_every_segment_had_its_own(heads, kv_heads, window):
+    """The reference repeats it before every segment; what flows back into it is then the sum over the repeats."""
+    inputs = random_qkv(SHARED + sum(LENGTHS), heads, kv_heads)
+    output, _ = packed_cpu_attention(
+        MODULE, *inputs, None, segments=segments_of((SHARED, *LENGTHS), SHARED), sliding_window=window
+    )
+    exact = [part.detach().double().requires_grad_() for part in inputs]
+    whole = [part.split([SHARED, *LENGTHS], dim=2) for part in exact]
+    repeated = [torch.cat([piece for own in own_ones for piece in (first, own)], 2) for first, *own_ones in whole]
+    lengths = [SHARED + length for length in LENGTHS]
+    alone = naive(*repeated, lengths, 8**-0.5, window).split(lengths, dim=1)
+    expected = torch.cat([alone[0][:, :SHARED], *(one[:, SHARED:] for one in alone)], dim=1)
+    torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=1e-5)
+    for ours, right in zip(gradients(output, inputs), gradients(expected, exact), strict=True):
+        torch.testing.assert_close(ours.double(), right, atol=5e-5, rtol=1e-4)
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=9), st.integers(0, 20))
+def test_segments_tell_every_kernel_the_same(own, shared):
+    """Keys laid out for FlashAttention, and padded groups, against a list of what each query may see."""
+    lengths = [shared, *own] if shared else own
+    segments = segments_of(lengths, shared)
+    seen = [[*range(shared if start else 0), *range(start, end)] for start, end in pairwise(segments.borders)]
+    positions = segments.key_positions
+    keys = list(range(sum(lengths))) if positions is None else positions.tolist()
+    assert [keys[a:b] for a, b in pairwise(segments.key_borders.tolist())] == seen
+    assert segments.query_borders.tolist() == list(segments.borders)
+    assert segments.longest == max(lengths)
+    found = {}
+    for group in segments.alike:
+        for queries, group_keys in zip(group.queries.tolist(), group.keys.tolist(), strict=True):
+            length = sum(position >= 0 for position in queries)
+            assert group_keys[group.shared + length :] == [-1] * (len(queries) - length)
+            found[queries[0]] = group_keys[: group.shared + length]
+            assert found[queries[0]][group.shared :] == queries[:length]
+    assert [found[start] for start in segments.borders[:-1]] == seen
+    padded = torch.cat([group.queries.flatten() for group in segments.alike])
+    assert padded[segments.places].tolist() == list(range(sum(lengths)))
 
 
 def test_without_borders_the_row_is_one_segment():
@@ -132,14 +178,10 @@ def test_a_whole_model_on_a_packed_row_equals_it_on_separate_sequences(model_cla
 
     register()
     model.set_attn_implementation(PACKED_CPU)
-    borders = borders_of(lengths)
     packed = model(
         input_ids=ids,
         position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
-        cu_seq_lens_q=borders,
-        cu_seq_lens_k=borders,
-        max_length_q=300,
-        max_length_k=300,
+        segments=segments_of(lengths),
         use_cache=use_cache,
     ).logits[0]
     cross_entropy(packed, targets).backward()

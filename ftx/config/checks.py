@@ -69,6 +69,7 @@ def check_run(run: RunConfig) -> None:
         _check_batch,
         _check_schedule,
         _check_hardware,
+        _check_attention,
         _check_template,
         check_data,
         _check_tasks,
@@ -193,6 +194,16 @@ def _check_hardware(run: RunConfig) -> None:
         raise UserError(
             f"hardware.processes_per_node={hardware.processes_per_node}: must equal "
             f"hardware.gpus_per_node={hardware.gpus_per_node}, one process for each GPU; set both alike"
+        )
+
+
+def _check_attention(run: RunConfig) -> None:
+    choice, hardware = run.model.attention, run.hardware
+    if choice in ("flash", "varlen") and hardware.device == "cpu":
+        raise UserError(f"model.attention={choice}: needs an NVIDIA GPU; with hardware=cpu say model.attention=auto")
+    if choice in ("flash", "varlen") and hardware.precision == "fp32":
+        raise UserError(
+            f"model.attention={choice}: takes 16-bit numbers only; use hardware.precision=bf16, or model.attention=auto"
         )
 
 

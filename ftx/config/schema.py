@@ -72,7 +72,10 @@ class ModelConfig:
     # What schedule.learning_rate and schedule.global_batch_size are unless a run says otherwise.
     suggested_learning_rate: float = key(2e-5, above=0, identity=False)
     suggested_global_batch_size: int = key(8, minimum=1, identity=False)
-    attention: str = key("auto", choices=("auto", "cpu"), identity=False)
+    # auto: flash-attn on a GPU where it is installed, else PyTorch's own FlashAttention (varlen); cpu on a CPU.
+    attention: str = key("auto", choices=("auto", "flash", "varlen", "cpu"), identity=False)
+    # torch.compile of the decoder layers; auto: where the training is long enough to earn the compiling back.
+    compile: str = key("auto", choices=("auto", "always", "never"), identity=False)
     architecture: ArchitectureConfig = section(ArchitectureConfig)
 
 
@@ -155,6 +158,9 @@ class DataConfig:
     # dataset: rows are packed from all conversations. global_batch: from those of one step, which are the same ones
     # as without packing.
     packing_scope: str = key("dataset", choices=("dataset", "global_batch"))
+    # What all conversations begin with, such as a system prompt, is computed once for a micro-batch: the same result.
+    # auto: where it pays, and nothing random is drawn for each token.
+    share_prefix: str = key("auto", choices=("auto", "never"), identity=False)
     too_long: str = key("error", choices=("error", "drop", "truncate", "split"))
     # balanced: shuffled, the rows of a step cost about the same. random: shuffled. A curriculum: source,
     # shortest_first, longest_first, column:NAME (lowest first), column:-NAME, an entry point or MODULE:FUNCTION.

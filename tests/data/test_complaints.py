@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from ftx.attention import IMPLEMENTATIONS, register
+from ftx.attention import PACKED_CPU, register
 from ftx.config.compose import compose
 from ftx.data.collate import collate
 from ftx.data.conversation import Conversation
@@ -99,7 +99,7 @@ def test_packed_samples_attend_to_each_other_trl_1230_3910(prepared):
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
     config = Qwen3Config(vocab_size=320, num_attention_heads=2, num_key_value_heads=1, **sizes)
     model = AutoModelForCausalLM.from_config(config)
-    model.set_attn_implementation(IMPLEMENTATIONS["cpu"])
+    model.set_attn_implementation(PACKED_CPU)
     logits = [forward(model, row.input_ids, row.lengths)]
     changed = row.input_ids.copy()
     changed[: row.lengths[0]] = 7
@@ -115,7 +115,7 @@ def forward(model, input_ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
     batch = collate([Row(input_ids, np.ones(len(input_ids), dtype=bool), lengths)])
     batch.pop("labels"), batch.pop("logits_to_keep")
     with torch.no_grad():
-        return model(**batch, use_cache=False).logits[0]
+        return model(**batch).logits[0]
 
 
 def test_resume_replays_the_wrong_data_order_ms_swift_10050_accelerate_4071(prepared):
