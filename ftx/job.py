@@ -18,7 +18,8 @@ from ftx.data.prepare import prepare
 from ftx.environment import announce_cpu, slurm_job_id
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.lock import Held, lock
-from ftx.models import add_adapter, load_model, load_trained
+from ftx.models import load_model, load_trained, trainable
+from ftx.precision import computing, set_device_options
 from ftx.run_folder import RunFolder, remove_leftovers
 from ftx.scores import describe
 from ftx.scoring import check_task, keep_result, score_task
@@ -73,6 +74,7 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     if run.hardware.device == "cpu":
         torch.set_num_threads(run.hardware.threads or torch.get_num_threads())
         keep_freed_memory()
+    set_device_options(run)
     disable_progress_bar()
     remove_leftovers(folder)
     prepared = prepare(run)
@@ -80,10 +82,8 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     for task in folder.missing_tasks(run):
         check_task(task, prepared)
     trained = folder.model.exists()
-    if run.schedule.epochs and not trained:
-        model = load_model(run, prepared.tokenizer)
-        if run.method.name == "lora":
-            model = add_adapter(model, run)
+    if run.schedule.epochs != 0 and not trained:
+        model = trainable(load_model(run, prepared.tokenizer), run)
         train(run, prepared, model, folder, stop, on_row)
     elif trained:
         model = load_trained(folder.model, run, prepared.tokenizer)
@@ -91,7 +91,9 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
         model = load_model(run, prepared.tokenizer)
     for task in folder.missing_tasks(run):
         given = TaskInput(model, prepared, run.evaluation.limit, run.evaluation.batch_size, run.seed)
-        scores = keep_result(folder, run, task, score_task(task, given))
+        with computing(run):
+            result = score_task(task, given)
+        scores = keep_result(folder, run, task, result)
         progress.say(describe({task: scores[task]}))
 
 

@@ -1,24 +1,41 @@
 """The model that a run starts from, and what its method makes trainable."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from ftx import progress
+from ftx.adapters import add_adapter, load_adapter, prepare_frozen, quantised, quantised_loading
 from ftx.attention import implementation, register
 from ftx.config.schema import ArchitectureConfig, RunConfig
 from ftx.errors import UserError
+from ftx.kernels import apply_kernels
+from ftx.optimizers import lost_steps
+from ftx.precision import starting_type
+
+log = logging.getLogger(__name__)
 
 
 def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """The starting weights in 32-bit floats, with packed attention; the same seed gives the same random weights."""
+    """The starting weights, with packed attention; frozen, and quantised if need be, where adapters are trained.
+
+    The same seed gives the same random weights.
+    """
     register()
     if run.model.weights == "random":
         torch.manual_seed(run.seed)
-        model = _random_model(run.model.architecture, tokenizer)
+        model = _random_model(run.model.architecture, tokenizer).to(starting_type(run))
+        if run.method.name == "qlora":
+            model = quantised(model, run)
     else:
-        model = _pretrained(str(run.model.name), run.model.revision)
+        model = _pretrained(str(run.model.name), run.model.revision, starting_type(run), **quantised_loading(run))
+    if run.method.name != "full":
+        model = prepare_frozen(model, run)
     model.set_attn_implementation(implementation(run))
+    apply_kernels(model, run)
     if tokenizer.pad_token_id is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -28,45 +45,45 @@ def load_trained(folder: Path, run: RunConfig, tokenizer: PreTrainedTokenizerFas
     """A finished run's model: the folder's own weights, or its adapter on the run's starting weights."""
     if run.method.name == "full":
         register()
-        model = _pretrained(str(folder), "main")
+        model = _pretrained(str(folder), "main", starting_type(run))
         model.set_attn_implementation(implementation(run))
+        apply_kernels(model, run)
         return model
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(load_model(run, tokenizer), folder)  # type: ignore[return-value]
+    return load_adapter(load_model(run, tokenizer), folder, run)
 
 
-def add_adapter(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:
-    """``method=lora``: freeze the model and put trainable adapters in; raises UserError for unknown targets."""
-    from peft import LoraConfig, get_peft_model
+def trainable(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:
+    """The starting model with what the run's method and hardware want of it in training.
 
-    lora = run.method.lora
-    targets: str | list[str] = "all-linear" if lora.targets == ["all-linear"] else list(lora.targets)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=int(lora.alpha),
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    torch.manual_seed(run.seed)
+    Raises UserError for an adapter's targets that the model does not have.
+    """
+    if run.hardware.activation_checkpointing:
+        _checkpoint_activations(model, offload=run.hardware.activation_offload)
+    if run.method.name != "full":
+        model = add_adapter(model, run)
+    if run.method.master_weights == "none" and not run.method.stochastic_rounding:
+        lost = lost_steps(model, run.schedule.learning_rate)
+        if lost:
+            log.warning("%s", lost)
+    if run.method.optimizer.startswith("paged") and run.hardware.device == "cpu":
+        progress.say(f"method.optimizer={run.method.optimizer}: a CPU has nothing to page to; its state stays in memory")
+    return model
+
+
+def _checkpoint_activations(model: PreTrainedModel, *, offload: bool) -> None:
+    """Without reentrant autograd, which would need inputs that take gradients and run a layer's hooks twice."""
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(options, offload=offload)
+    elif offload:
+        raise UserError("hardware.activation_offload=true: needs a newer transformers; pip install 'transformers>=5.23'")
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def _pretrained(name: str, revision: str, held_in: torch.dtype, **options: Any) -> PreTrainedModel:
     try:
-        return get_peft_model(model, config)  # type: ignore[return-value]
-    except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
-        raise UserError(
-            f"method.lora.targets={list(lora.targets)}: the model has no such modules; its linear ones are "
-            f"{', '.join(linear)}"
-        ) from error
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)
-
-
-def _pretrained(name: str, revision: str) -> PreTrainedModel:
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=held_in, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"model.name={name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return model

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
@@ -20,6 +21,7 @@ from ftx.errors import UserError
 def check_here(run: RunConfig) -> None:
     """Raise UserError for what would stop the run on this machine: hardware, folders, files, the first data row."""
     check_hardware(run)
+    check_kernels(run)
     check_tracking(run)
     check_data_here(run)
 
@@ -65,6 +67,13 @@ def check_hardware(run: RunConfig) -> None:
     if gpus >= hardware.gpus_per_node and hardware.nodes == 1:
         here += ", but runs are computed by one process on the CPU so far"
     raise UserError(f"hardware asks for {wanted}; {here}: look at it with --cfg job, or start it with hardware=cpu")
+
+
+def check_kernels(run: RunConfig) -> None:
+    if run.model.kernels == "liger" and find_spec("liger_kernel") is None:
+        raise UserError(
+            "model.kernels=liger: liger-kernel is not installed; pip install liger-kernel, or use model.kernels=auto"
+        )
 
 
 def count_gpus() -> int:

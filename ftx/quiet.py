@@ -10,3 +10,5 @@ def silence_libraries() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("torch.distributed.elastic.multiprocessing.redirects").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
+    # ftx says so itself, once for the run.
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU.*")

@@ -21,18 +21,19 @@ from ftx.data.prefix import prefix_to_share
 from ftx.data.prepare import Prepared
 from ftx.errors import Interrupted
 from ftx.loss import TokenLoss
+from ftx.neftune import noisy_embeddings, with_noise
+from ftx.optimizers import own_optimizer
+from ftx.precision import autocasts
 from ftx.run_folder import RunFolder, publish_folder
+from ftx.schedules import scheduler_arguments, training_steps
 from ftx.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-
 
 def training_length(run: RunConfig, order: TrainingOrder) -> Length:
     """The last step of an epoch is short where ``global_batch_size`` does not divide the rows."""
-    steps = run.schedule.epochs * order.steps_per_epoch
-    return Length(order.steps_per_epoch, min(steps, run.schedule.max_steps or steps))
+    return Length(order.steps_per_epoch, training_steps(run.schedule, order.steps_per_epoch))
 
 
 def micro_batches_in_step(run: RunConfig, order: TrainingOrder) -> int:
@@ -71,13 +72,18 @@ def train(
         model=model,
         args=_arguments(run, folder, length, accumulation),
         train_dataset=MicroBatches(order, size=run.hardware.micro_batch, accumulation=accumulation),
-        data_collator=MicroBatchCollator(shared),
+        data_collator=with_noise(MicroBatchCollator(shared), run),
         compute_loss_func=token_loss,
         callbacks=[callback],
+        optimizer_cls_and_kwargs=own_optimizer(run),
     )
     trainer.remove_callback(PrinterCallback)
     compiling = worth_compiling(run, model, order.seen(length.steps).total)
-    with stop.deferred(), compiled_layers(model) if compiling else nullcontext():
+    with (
+        stop.deferred(),
+        noisy_embeddings(model, run.method.neftune_alpha),
+        compiled_layers(model) if compiling else nullcontext(),
+    ):
         if resume and step == length.steps:
             # Only model/ is missing; Trainer would add a step where max_steps cuts an epoch short.
             trainer._load_from_checkpoint(str(resume[1]))
@@ -96,20 +102,20 @@ def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: 
     An item of the data set is a whole micro-batch, so Trainer's own batches are of one.
     """
     schedule, method, hardware = run.schedule, run.method, run.hardware
-    warmup = schedule.warmup if schedule.warmup >= 1 else math.ceil(schedule.warmup * length.steps)
     return TrainingArguments(
         output_dir=str(checkpoints.writing_folder(folder)),
-        num_train_epochs=schedule.epochs,
         max_steps=length.steps,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=accumulation,
         learning_rate=schedule.learning_rate,
-        lr_scheduler_type=SCHEDULES[schedule.name],
-        warmup_steps=int(warmup),
+        **scheduler_arguments(schedule, length.steps),
         optim=method.optimizer,
+        adam_beta1=method.adam_beta1,
+        adam_beta2=method.adam_beta2,
+        adam_epsilon=method.adam_epsilon,
         weight_decay=method.weight_decay,
         max_grad_norm=method.max_grad_norm,
-        bf16=hardware.precision == "bf16",
+        bf16=hardware.precision == "bf16" and autocasts(run),
         fp16=hardware.precision == "fp16",
         use_cpu=hardware.device == "cpu",
         seed=run.seed,

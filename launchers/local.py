@@ -117,7 +117,9 @@ def _work_off(sweep: Sweep, waiting: Sequence[_Waiting], parallel: int) -> None:
 
 
 def _epochs(one: _Waiting) -> int:
-    return one.run.schedule.epochs
+    """For a run by steps nobody knows before its data is prepared: counted as one."""
+    epochs = one.run.schedule.epochs
+    return 1 if epochs is None else epochs
 
 
 def _start(one: _Waiting, parallel: int) -> "subprocess.Popen[bytes]":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ftx.config.data_checks import check_data
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.schema import RunConfig
+from ftx.config.training_checks import check_method, check_schedule
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
@@ -17,7 +18,14 @@ SINGLE = ("jsonl", "hub")
 
 # Key or section → when it is read, and what to say where it is not.
 READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
-    "method.lora": (lambda run: run.method.name == "lora", "only method=lora does"),
+    "method.lora": (lambda run: run.method.name in ("lora", "qlora"), "only method=lora and method=qlora do"),
+    "method.stochastic_rounding": (
+        lambda run: run.method.master_weights == "none",
+        "only method.master_weights=none does",
+    ),
+    "schedule.min_lr_ratio": (lambda run: run.schedule.name == "cosine_with_min_lr", "only schedule=cosine_with_min_lr does"),
+    "schedule.decay": (lambda run: run.schedule.name == "wsd", "only schedule=wsd does"),
+    "schedule.decay_shape": (lambda run: run.schedule.name == "wsd", "only schedule=wsd does"),
     "model.architecture": (lambda run: run.model.weights == "random", "only model=tiny, a random model, does"),
     "model.name": (lambda run: run.model.weights == "pretrained", "only model=hub does"),
     "model.revision": (lambda run: run.model.weights == "pretrained", "only models from the hub have revisions"),
@@ -41,6 +49,12 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "data.packing_scope": (lambda run: run.data.packing, "data.packing=false packs nothing"),
     "hardware.strategy": (lambda run: ranks(run) > 1, "one process has nothing to share"),
     "hardware.threads": (lambda run: run.hardware.device == "cpu", "only hardware=cpu does"),
+    "hardware.activation_offload": (
+        lambda run: run.hardware.activation_checkpointing,
+        "only hardware.activation_checkpointing=true does",
+    ),
+    "hardware.tf32": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
+    "hardware.cudnn_benchmark": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
@@ -67,7 +81,8 @@ def check_run(run: RunConfig) -> None:
         _check_architecture,
         _check_required,
         _check_batch,
-        _check_schedule,
+        check_method,
+        check_schedule,
         _check_hardware,
         _check_attention,
         _check_template,
@@ -171,25 +186,14 @@ def _check_batch(run: RunConfig) -> None:
     )
 
 
-def _check_schedule(run: RunConfig) -> None:
-    schedule = run.schedule
-    if schedule.warmup >= 1 and schedule.warmup != int(schedule.warmup):
-        raise UserError(
-            f"schedule.warmup={schedule.warmup}: below 1 it is a share of all steps, from 1 on a number of steps; "
-            f"write a share such as 0.1, or {math.ceil(schedule.warmup)}"
-        )
-    if schedule.max_steps and 1 <= schedule.warmup > schedule.max_steps:
-        raise UserError(
-            f"schedule.warmup={schedule.warmup:g}: longer than schedule.max_steps={schedule.max_steps}; shorten it"
-        )
-    if schedule.epochs == 0 and schedule.max_steps:
-        raise UserError(f"schedule.max_steps={schedule.max_steps}: schedule.epochs=0 trains nothing; drop one of them")
-
-
 def _check_hardware(run: RunConfig) -> None:
     hardware = run.hardware
     if hardware.device == "cpu" and hardware.precision == "fp16":
         raise UserError("hardware.precision=fp16: not on a CPU; use hardware.precision=fp32 or bf16")
+    if hardware.device == "cpu" and hardware.activation_offload:
+        raise UserError("hardware.activation_offload=true: on a CPU they are in the host's memory already; drop it")
+    if hardware.device == "cpu" and run.model.kernels == "liger":
+        raise UserError("model.kernels=liger: Liger's kernels need a GPU; use model.kernels=auto or none")
     if hardware.device == "cuda" and hardware.processes_per_node != hardware.gpus_per_node:
         raise UserError(
             f"hardware.processes_per_node={hardware.processes_per_node}: must equal "

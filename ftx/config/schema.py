@@ -76,6 +76,8 @@ class ModelConfig:
     attention: str = key("auto", choices=("auto", "flash", "varlen", "cpu"), identity=False)
     # torch.compile of the decoder layers; auto: where the training is long enough to earn the compiling back.
     compile: str = key("auto", choices=("auto", "always", "never"), identity=False)
+    # Liger's Triton kernels for norms, rotary embedding and MLP; auto: where there is a GPU and they are installed.
+    kernels: str = key("auto", choices=("auto", "liger", "none"), identity=False)
     architecture: ArchitectureConfig = section(ArchitectureConfig)
 
 
@@ -88,16 +90,31 @@ class LoraConfig:
     dropout: float = key(0.0, minimum=0, maximum=0.99)
     # all-linear, or the names of the modules that get an adapter.
     targets: list[str] = key(["all-linear"])
+    # Scale by alpha/√rank instead of alpha/rank (Kalajdzievski, 2023).
+    rslora: bool = False
+    # Train each column's length apart from its direction (Liu et al., 2024).
+    dora: bool = False
 
 
 @dataclass(frozen=True)
 class MethodConfig:
     """Which parameters move, and how."""
 
-    name: str = key("full", choices=("full", "lora"))
+    name: str = key("full", choices=("full", "lora", "qlora"))
     lora: LoraConfig = section(LoraConfig)
-    optimizer: str = key("adamw_torch_fused", choices=("adamw_torch", "adamw_torch_fused"))
+    optimizer: str = key(
+        "adamw_torch_fused", choices=("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit")
+    )
     weight_decay: float = key(0.0, minimum=0)
+    adam_beta1: float = key(0.9, minimum=0, maximum=0.9999)
+    adam_beta2: float = key(0.999, minimum=0, maximum=0.999999)
+    adam_epsilon: float = key(1e-8, above=0)
+    # fp32: what is trained is kept in 32-bit floats. none: weights, gradients and moments in hardware.precision.
+    master_weights: str = key("fp32", choices=("fp32", "none"))
+    # With master_weights=none, round each new weight up or down at random, so that small steps count on average.
+    stochastic_rounding: bool = False
+    # NEFTune's noise on the embeddings of each sample (Jain et al., 2023); null: none.
+    neftune_alpha: float | None = key(None, above=0)
     # Gradients are scaled down to this norm; 0 leaves them as they are.
     max_grad_norm: float = key(1.0, minimum=0)
 
@@ -190,6 +207,14 @@ class HardwareConfig:
     micro_batch: int = key(1, minimum=1, identity=False)
     # CPU threads of one process; null: all cores, shared among the runs that work side by side.
     threads: int | None = key(None, minimum=1, identity=False)
+    # Keep only the inputs of each layer and compute the rest again in the backward pass: less memory, a third slower.
+    activation_checkpointing: bool = key(False, identity=False)
+    # Those inputs wait in the host's memory.
+    activation_offload: bool = key(False, identity=False)
+    # Multiply 32-bit matrices with 10 bits of mantissa on a GPU's tensor cores.
+    tf32: bool = key(True, identity=False)
+    # Let cuDNN try its convolutions and keep the fastest; models without convolutions gain nothing.
+    cudnn_benchmark: bool = key(False, identity=False)
 
 
 @dataclass(frozen=True)
@@ -199,15 +224,21 @@ class ScheduleConfig:
     ``save_every`` and ``eval_every`` take a number of steps, ``epoch`` or ``never``.
     """
 
-    epochs: int = key(3, minimum=0)
+    # null: as many as schedule.max_steps takes.
+    epochs: int | None = key(3, minimum=0)
     # Stop after so many steps, however many epochs that is; null: no such limit.
     max_steps: int | None = key(None, minimum=1)
     learning_rate: float = key(2e-5, above=0)
     # Rows in each optimizer step, over all devices and accumulation.
     global_batch_size: int = key(8, minimum=1)
-    name: str = key("cosine", choices=("cosine", "linear", "constant"))
+    name: str = key("cosine", choices=("cosine", "cosine_with_min_lr", "linear", "constant", "wsd"))
     # Below 1 a share of all steps, else a number of steps.
     warmup: float = key(0.03, minimum=0)
+    # Where cosine_with_min_lr ends, as a share of the learning rate.
+    min_lr_ratio: float = key(0.1, minimum=0, maximum=1)
+    # The last part of wsd, in which the rate falls to zero, and how: a share of all steps or a number, as warmup.
+    decay: float = key(0.1, above=0)
+    decay_shape: str = key("1-sqrt", choices=("linear", "cosine", "1-sqrt"))
     log_every: int = key(10, minimum=1, identity=False)
     save_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)
     eval_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)

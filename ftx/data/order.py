@@ -123,9 +123,9 @@ class TrainingOrder:
         shares = share(costs, ranks, most=count * size)
         return [[[rows[at] for at in mine[n * size : (n + 1) * size]] for n in range(count)] for mine in shares]
 
-    def row(self, items: np.ndarray) -> Row:
+    def row(self, items: np.ndarray, epoch: int = 0) -> Row:
         """The row that these items make."""
-        return row_of(self.items.tokens, np.concatenate([self.items.members_of(int(item)) for item in items]))
+        return row_of(self.items.tokens, np.concatenate([self.items.members_of(int(item)) for item in items]), epoch)
 
     def seen(self, step: int) -> TokenTotals:
         """Tokens seen after a step, from the order alone: a resume cannot miscount."""
@@ -176,7 +176,7 @@ class MicroBatches(Sequence[list[Row]]):
                 self._epoch, step, ranks=self._ranks, size=self._size, count=self._accumulation
             )
             self._step, self._current = step, shares[self._rank]
-        return [self._order.row(items) for items in self._current[at]]
+        return [self._order.row(items, self._epoch) for items in self._current[at]]
 
 
 def _cut(items: np.ndarray, size: int) -> list[np.ndarray]:

@@ -41,4 +41,5 @@ def prefix_to_share(run: RunConfig, order: TrainingOrder, micro_batches: int) ->
 
 def draws_for_each_token(run: RunConfig) -> bool:
     """Whether training adds noise that no two conversations have in common."""
-    return run.method.name != "full" and run.method.lora.dropout > 0
+    dropout = run.method.name != "full" and run.method.lora.dropout > 0
+    return dropout or run.method.neftune_alpha is not None

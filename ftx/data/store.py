@@ -1,7 +1,7 @@
 """Tokens on disk, and the rows made of them: Arrow files, memory-mapped and shared by every process that reads them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +29,16 @@ class Row:
     """One row that enters the model: segments one after another.
 
     ``input_ids`` and ``supervised`` have one entry for each token, ``lengths`` one for each segment; they add up.
+    ``samples`` has a number for each segment that stays with it however rows are packed, ``epoch`` is the current one:
+    what is drawn at random for a segment is drawn from these.
     """
 
     input_ids: np.ndarray
     supervised: np.ndarray
     lengths: np.ndarray
     ids: tuple[str, ...] = ()
+    samples: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    epoch: int = 0
 
 
 class TokenWriter:
@@ -126,7 +130,7 @@ class RowStore(Sequence[Row]):
         return np.diff(totals[self._starts])
 
 
-def row_of(tokens: TokenStore, members: Sequence[int] | np.ndarray) -> Row:
+def row_of(tokens: TokenStore, members: Sequence[int] | np.ndarray, epoch: int = 0) -> Row:
     """The conversations at these positions, one after another."""
     ids, pieces, runs = zip(*(tokens.read(int(position)) for position in members), strict=True)
     return Row(
@@ -134,6 +138,8 @@ def row_of(tokens: TokenStore, members: Sequence[int] | np.ndarray) -> Row:
         np.concatenate(list(map(marks_of, runs))),
         np.array([len(piece) for piece in pieces], dtype=np.int32),
         ids,
+        np.asarray(members, dtype=np.int64),
+        epoch,
     )
 
 

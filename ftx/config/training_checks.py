@@ -1,0 +1,53 @@
+"""What the words say of method and schedule, checked across their keys."""
+
+import math
+
+from ftx.config.schema import RunConfig
+from ftx.errors import UserError
+
+TORCH_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
+
+
+def check_method(run: RunConfig) -> None:
+    """Raise UserError for keys of ``method`` that do not fit together, or not with the hardware."""
+    method, hardware = run.method, run.hardware
+    if method.master_weights == "none" and hardware.precision != "bf16":
+        raise UserError(
+            f"method.master_weights=none: hardware.precision={hardware.precision} has no shorter weights to train; it "
+            "needs hardware.precision=bf16"
+        )
+    if method.stochastic_rounding and method.optimizer not in TORCH_OPTIMIZERS:
+        raise UserError(
+            f"method.optimizer={method.optimizer}: rounds its own way; method.stochastic_rounding=true needs "
+            f"{' or '.join(TORCH_OPTIMIZERS)}"
+        )
+    sharded = hardware.nodes * hardware.processes_per_node > 1 and hardware.strategy != "ddp"
+    if method.master_weights == "none" and sharded:
+        raise UserError(
+            f"method.master_weights=none: hardware.strategy={hardware.strategy} keeps 32-bit weights of its own; say "
+            "hardware.strategy=ddp, or leave method.master_weights out"
+        )
+
+
+def check_schedule(run: RunConfig) -> None:
+    """Raise UserError for keys of ``schedule`` that do not fit together."""
+    schedule = run.schedule
+    if schedule.epochs is None and schedule.max_steps is None:
+        raise UserError("schedule.epochs=null: somebody has to say when training ends; set schedule.max_steps")
+    if schedule.epochs == 0 and schedule.max_steps:
+        raise UserError(f"schedule.max_steps={schedule.max_steps}: schedule.epochs=0 trains nothing; drop one of them")
+    for name, value in (("warmup", schedule.warmup), ("decay", schedule.decay)):
+        if value >= 1 and value != int(value):
+            raise UserError(
+                f"schedule.{name}={value}: below 1 it is a share of all steps, from 1 on a number of steps; "
+                f"write a share such as 0.1, or {math.ceil(value)}"
+            )
+    if schedule.max_steps and 1 <= schedule.warmup > schedule.max_steps:
+        raise UserError(
+            f"schedule.warmup={schedule.warmup:g}: longer than schedule.max_steps={schedule.max_steps}; shorten it"
+        )
+    if schedule.name == "wsd" and schedule.warmup < 1 > schedule.decay and schedule.warmup + schedule.decay > 1:
+        raise UserError(
+            f"schedule.decay={schedule.decay:g}: with schedule.warmup={schedule.warmup:g} more than all steps; "
+            "shorten one of them"
+        )
