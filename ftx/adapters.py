@@ -50,8 +50,14 @@ def prepare_frozen(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:
     In place of peft's ``prepare_model_for_kbit_training``, which casts all that is not quantised to 32 bits: of a large
     vocabulary that is gigabytes of embedding and head, in which nothing is gained, as their values come from 16 bits
     and autocast casts the head back in every step. A norm is small, and its product is worth keeping exact.
+
+    On a CPU bitsandbytes would store weights in another way, for good, at the first forward of an evaluation, and has
+    no gradient through that: a training that goes on afterwards would learn from wrong ones. It is told not to.
     """
     model.requires_grad_(False)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if run.method.master_weights == "fp32":
         for module in model.modules():
             own = list(module.parameters(recurse=False))

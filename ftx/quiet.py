@@ -12,3 +12,7 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator is found.*")
     # ftx says so itself, once for the run.
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU.*")
+    # peft asks for what transformers has renamed.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated.*")
+    # A random model has no file that peft could compare the vocabulary with.
+    warnings.filterwarnings("ignore", message="Could not find a config file in.*")
