@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 
+# Numbers that share a scale in NF4.
+BLOCK = 64
+
+
 def quantization(run: RunConfig) -> "BitsAndBytesConfig | None":
     """How ``method=qlora`` holds the linear layers (Dettmers et al., 2023), as ``from_pretrained`` takes it."""
     if run.method.name != "qlora":
@@ -42,6 +46,21 @@ def quantised(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:
     return type(model).from_pretrained(
         None, config=model.config, state_dict=model.state_dict(), dtype=starting_type(run), **quantised_loading(run)
     )
+
+
+def check_quantised(model: PreTrainedModel, run: RunConfig) -> None:
+    """Raise UserError where bitsandbytes' kernel for CPUs would dequantise weights to wrong values.
+
+    It takes every row of a matrix to begin a block of 64 numbers of its own.
+    """
+    if run.hardware.device != "cpu":
+        return
+    for name, module in model.named_modules():
+        if type(module).__name__ == "Linear4bit" and module.in_features % BLOCK:
+            raise UserError(
+                f"method=qlora: on a CPU bitsandbytes needs layers with a multiple of {BLOCK} inputs, and "
+                f"{name.rsplit('.', 1)[-1]} has {module.in_features}; use method=lora, or a model of other sizes"
+            )
 
 
 def prepare_frozen(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from ftx import progress
-from ftx.adapters import add_adapter, load_adapter, prepare_frozen, quantised, quantised_loading
+from ftx.adapters import add_adapter, check_quantised, load_adapter, prepare_frozen, quantised, quantised_loading
 from ftx.attention import implementation, register
 from ftx.config.schema import ArchitectureConfig, RunConfig
 from ftx.errors import UserError
@@ -33,6 +33,7 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     else:
         model = _pretrained(str(run.model.name), run.model.revision, starting_type(run), **quantised_loading(run))
     if run.method.name != "full":
+        check_quantised(model, run)
         model = prepare_frozen(model, run)
     model.set_attn_implementation(implementation(run))
     apply_kernels(model, run)
