@@ -76,7 +76,7 @@ def prepare_frozen(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:
     model.requires_grad_(False)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     if run.method.master_weights == "fp32":
         for module in model.modules():
             own = list(module.parameters(recurse=False))

@@ -45,10 +45,10 @@ def put_in(model: PreTrainedModel) -> None:
     shared = vars(sys.modules[type(model).__module__])
     before = dict(shared)
     _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
-    rotary = shared.get(ROTARY)
+    changed = {name: value for name, value in shared.items() if before.get(name) is not value}
     shared.update(before)
-    if rotary is not before.get(ROTARY):
-        shared[ROTARY] = _by_device(rotary, before[ROTARY])
+    if ROTARY in changed:
+        shared[ROTARY] = _by_device(changed[ROTARY], before[ROTARY])
 
 
 def _by_device(on_gpu: Callable[..., Any], elsewhere: Callable[..., Any]) -> Callable[..., Any]:

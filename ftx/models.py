@@ -27,7 +27,8 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     register()
     if run.model.weights == "random":
         torch.manual_seed(run.seed)
-        model = _random_model(run.model.architecture, tokenizer).to(starting_type(run))
+        model = _random_model(run.model.architecture, tokenizer)
+        torch.nn.Module.to(model, starting_type(run))
         if run.method.name == "qlora":
             model = quantised(model, run)
     else:
@@ -67,7 +68,9 @@ def trainable(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:
         if lost:
             log.warning("%s", lost)
     if run.method.optimizer.startswith("paged") and run.hardware.device == "cpu":
-        progress.say(f"method.optimizer={run.method.optimizer}: a CPU has nothing to page to; its state stays in memory")
+        progress.say(
+            f"method.optimizer={run.method.optimizer}: a CPU has nothing to page to; its state stays in memory"
+        )
     return model
 
 
@@ -77,7 +80,7 @@ def _checkpoint_activations(model: PreTrainedModel, *, offload: bool) -> None:
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(options, offload=offload)
     elif offload:
-        raise UserError("hardware.activation_offload=true: needs a newer transformers; pip install 'transformers>=5.23'")
+        raise UserError("hardware.activation_offload=true: pip install 'transformers>=5.23', older ones cannot")
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 

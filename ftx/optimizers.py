@@ -17,8 +17,8 @@ SAMPLED = 2**16
 class StochasticAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter, 2019) whose results are rounded to bf16 up or down at random, right on average.
 
-    Weights in bf16 have 8 significant bits: rounded to the nearest, a step below 1/512 of a weight is lost however often
-    it is taken. The moments are kept in bf16 too, as the memory that this saves is why one trains without 32-bit
+    Weights in bf16 have 8 significant bits: rounded to the nearest, a step below 1/512 of a weight is lost however
+    often it is taken. The moments are kept in bf16 too, as the memory that this saves is why one trains without 32-bit
     weights, and rounded in the same way: with beta2=0.999 a second moment rounded to the nearest could never shrink.
     The draws follow from ``seed`` and the number of the step, so that a resumed training goes on as it would have.
     Tensors in other types are not rounded.
@@ -59,9 +59,7 @@ class StochasticAdamW(torch.optim.Optimizer):
         return loss
 
 
-def _update(
-    weights: torch.Tensor, state: dict[str, Any], group: dict[str, Any], generator: torch.Generator
-) -> None:
+def _update(weights: torch.Tensor, state: dict[str, Any], group: dict[str, Any], generator: torch.Generator) -> None:
     """One step of one tensor, computed in 32 bits."""
     rate, (beta1, beta2) = group["lr"], group["betas"]
     correction = math.sqrt(1 - beta2 ** state["step"])

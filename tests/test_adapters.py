@@ -1,4 +1,4 @@
-"""LoRA and QLoRA: what is quantised and how, gradients against a model of the dequantised weights, saving and loading."""
+"""LoRA and QLoRA: what is quantised and how, gradients beside those of the dequantised weights, saving and loading."""
 
 import math
 

@@ -161,7 +161,7 @@ def test_the_model_sees_the_noise_of_each_sample_while_training_only(data, metho
 def test_pieces_of_a_split_conversation_are_samples_of_their_own(data):
     run = tiny(data, "method.neftune_alpha=5", "data.max_length=32", "data.too_long=split", "data.packing=true")
     prepared, _ = start(run)
-    rows = [row for row in prepared.train]
+    rows = list(prepared.train)
     samples = np.concatenate([row.samples for row in rows])
     names = [name for row in rows for name in row.ids]
     assert len(set(samples.tolist())) == len(samples) == len(names)

@@ -45,6 +45,7 @@ def on(data: Path) -> tuple[str, ...]:
     return (
         *("data=jsonl", f"data.path={data}", f"run_root={data.parent}", "data.holdout=0.2", "data.packing=false"),
         *("hardware.micro_batch=1", "schedule.global_batch_size=4", "schedule.log_every=1", "schedule.epochs=2"),
+        *("schedule.save_every=never", "schedule.eval_every=never"),
     )
 
 

@@ -23,7 +23,10 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
         lambda run: run.method.master_weights == "none",
         "only method.master_weights=none does",
     ),
-    "schedule.min_lr_ratio": (lambda run: run.schedule.name == "cosine_with_min_lr", "only schedule=cosine_with_min_lr does"),
+    "schedule.min_lr_ratio": (
+        lambda run: run.schedule.name == "cosine_with_min_lr",
+        "only schedule=cosine_with_min_lr does",
+    ),
     "schedule.decay": (lambda run: run.schedule.name == "wsd", "only schedule=wsd does"),
     "schedule.decay_shape": (lambda run: run.schedule.name == "wsd", "only schedule=wsd does"),
     "model.architecture": (lambda run: run.model.weights == "random", "only model=tiny, a random model, does"),
