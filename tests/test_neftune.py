@@ -7,10 +7,11 @@ from scipy import stats
 from tiny_training import assert_same_weights, column, start, tiny, train_in, train_until, write_chats
 
 from ftx.counter_random import keys_of, random_bits
-from ftx.data.collate import collate_micro_batch
+from ftx.data.collate import MicroBatchCollator
 from ftx.data.order import MicroBatches, order_of
+from ftx.data.prefix import draws_for_each_token
 from ftx.loss import evaluate_loss
-from ftx.neftune import NOISE_KEYS, NoisyCollator, noisy_embeddings, segment_noise
+from ftx.neftune import NOISE, NoisyCollator, noisy_embeddings, segment_noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,10 +61,9 @@ def test_keys_differ_with_every_counter_and_their_order():
 
 
 def noise_of(lengths, samples, *, seed=42, epoch=0, alpha=5.0, dimensions=33):
-    borders = torch.tensor([0, *np.cumsum(lengths)])
     positions = torch.cat([torch.arange(length) for length in lengths])
-    keys = torch.from_numpy(keys_of(seed, epoch, np.array(samples)))
-    return segment_noise(alpha, keys, borders, positions, dimensions)[0]
+    drawn = np.stack([keys_of(seed, epoch, np.array(samples)), lengths], axis=1)
+    return segment_noise(alpha, torch.from_numpy(drawn), positions, dimensions)[0]
 
 
 def test_each_segment_has_the_noise_that_it_has_alone_and_of_its_own_size():
@@ -134,7 +134,7 @@ def test_the_model_sees_the_noise_of_each_sample_while_training_only(data, metho
     order = order_of(run, prepared)
     micro_batches = MicroBatches(order, size=1, accumulation=2)
     micro_batches.set_epoch(3)
-    batch = NoisyCollator(collate_micro_batch, run.seed)([micro_batches[0]])
+    batch = NoisyCollator(MicroBatchCollator(), run.seed)([micro_batches[0]])
     (row,) = micro_batches[0]
     assert len(row.lengths) > 1
     batch.pop("labels")
@@ -149,8 +149,8 @@ def test_the_model_sees_the_noise_of_each_sample_while_training_only(data, metho
         before = evaluate_loss(model, prepared.evaluation, CPU)
         handle.remove()
         model.train()
-        with pytest.raises(RuntimeError, match=NOISE_KEYS):
-            model(**{name: value for name, value in batch.items() if name != NOISE_KEYS})
+        with pytest.raises(RuntimeError, match=NOISE):
+            model(**{name: value for name, value in batch.items() if name != NOISE})
     assert evaluate_loss(model, prepared.evaluation, CPU) == before
     plain = embeddings.weight[batch["input_ids"]]
     assert torch.equal(seen[1], plain)
@@ -168,6 +168,11 @@ def test_pieces_of_a_split_conversation_are_samples_of_their_own(data):
     assert len(set(names)) < len(names)
 
 
-def test_a_micro_batch_without_rows_has_a_key_too():
-    batch = NoisyCollator(collate_micro_batch, 1)([[]])
-    assert len(batch[NOISE_KEYS]) == len(batch["cu_seq_lens_q"]) - 1 == 1
+def test_a_micro_batch_without_rows_has_an_entry_too():
+    batch = NoisyCollator(MicroBatchCollator(), 1)([[]])
+    assert batch[NOISE].tolist() == [[0, batch["input_ids"].shape[1]]]
+
+
+def test_samples_with_noise_share_no_prefix(data):
+    assert draws_for_each_token(tiny(data, "method.neftune_alpha=5"))
+    assert not draws_for_each_token(tiny(data))

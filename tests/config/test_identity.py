@@ -45,6 +45,8 @@ LEAVES_THE_RESULT = {
     "hardware.tf32",
     "hardware.cudnn_benchmark",
     "model.kernels",
+    "model.compile",
+    "data.share_prefix",
     "schedule.log_every",
     "schedule.save_every",
     "schedule.eval_every",
