@@ -45,6 +45,8 @@ def worth_compiling(run: RunConfig, model: PreTrainedModel, tokens: int) -> bool
 def _obstacle(run: RunConfig, layers: list[torch.nn.Module]) -> str:
     if not layers:
         return "this model does not say what its layers are"
+    if run.method.name == "qlora":
+        return "quantised weights break a layer's graph at every matrix"
     if run.hardware.strategy in ("zero3", "fsdp"):
         return f"hardware.strategy={run.hardware.strategy} gathers weights inside of them"
     try:
@@ -56,9 +58,9 @@ def _obstacle(run: RunConfig, layers: list[torch.nn.Module]) -> str:
 
 
 @contextmanager
-def compiled_layers(model: torch.nn.Module) -> Iterator[None]:
+def compiled_layers(model: torch.nn.Module, *, on: bool = True) -> Iterator[None]:
     """Within it the layers are compiled, for any number of tokens; compiling happens in the first step."""
-    layers = decoder_layers(model)
+    layers = decoder_layers(model) if on else []
     for layer in layers:
         layer.compile(dynamic=True)
     try:

@@ -5,7 +5,6 @@ import logging
 import math
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -82,7 +81,7 @@ def train(
     with (
         stop.deferred(),
         noisy_embeddings(model, run.method.neftune_alpha),
-        compiled_layers(model) if compiling else nullcontext(),
+        compiled_layers(model, on=compiling),
     ):
         if resume and step == length.steps:
             # Only model/ is missing; Trainer would add a step where max_steps cuts an epoch short.

@@ -26,7 +26,7 @@ ALONE: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "other format": (["data=jsonl", "data.path=image.jsonl"], ["data.path", "image.jsonl", "PNG", ".parquet"]),
     "bad first row": (["data=jsonl", "data.path=bad.jsonl"], ["data.path", "bad.jsonl:1", "'text'", "on_bad_row=skip"]),
     "template": (["model.template=chatmll"], ["model.template=chatmll", "chatml?", "plain"]),
-    "nothing reads it": (["method.lora.rank=8"], ["method.lora.rank=8", "only method=lora does", "leave it out"]),
+    "nothing reads it": (["method.lora.rank=8"], ["method.lora.rank=8", "only method=lora and", "leave it out"]),
     "not writable": (["run_root=/proc/x"], ["run_root=/proc/x: cannot write there", "choose another folder"]),
     "model folder": (["model=hub", "model.name=weights"], ["model.name=", "weights", "config.json", "Hugging Face"]),
     "sweep": (["schedule.epochs=1,2"], ["schedule.epochs=1,2", "add -m"]),
