@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.memory",
     ),
     ("ftx.data",),
-    ("ftx.models", "ftx.attention", "ftx.compiled", "ftx.loss"),
+    ("ftx.models", "ftx.attention", "ftx.compiled", "ftx.loss", "ftx.head", "ftx.chunked_loss"),
     ("ftx.trainer", "ftx.callbacks", "ftx.checkpoints"),
     ("ftx.generation", "ftx.scoring", "ftx.tasks"),
     (

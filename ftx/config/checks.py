@@ -190,6 +190,8 @@ def _check_hardware(run: RunConfig) -> None:
     hardware = run.hardware
     if hardware.device == "cpu" and hardware.precision == "fp16":
         raise UserError("hardware.precision=fp16: not on a CPU; use hardware.precision=fp32 or bf16")
+    if hardware.device == "cpu" and run.model.loss == "liger":
+        raise UserError("model.loss=liger: not on a CPU; use model.loss=auto, plain or chunked")
     if hardware.device == "cuda" and hardware.processes_per_node != hardware.gpus_per_node:
         raise UserError(
             f"hardware.processes_per_node={hardware.processes_per_node}: must equal "

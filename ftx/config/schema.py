@@ -76,6 +76,8 @@ class ModelConfig:
     attention: str = key("auto", choices=("auto", "flash", "varlen", "cpu"), identity=False)
     # torch.compile of the decoder layers; auto: where the training is long enough to earn the compiling back.
     compile: str = key("auto", choices=("auto", "always", "never"), identity=False)
+    # auto: without ever holding all logits where they are large, by Liger's kernel on a GPU where that is installed.
+    loss: str = key("auto", choices=("auto", "plain", "chunked", "liger"), identity=False)
     architecture: ArchitectureConfig = section(ArchitectureConfig)
 
 
