@@ -33,7 +33,7 @@ TOLERANCES = {"fp32": (1e-5, 1e-4), "bf16": (1e-3, 2e-2)}
 
 @dataclass(frozen=True)
 class Task:
-    """Hidden states ``[tokens, hidden size]``, the head's weight, and the next tokens, -100 where nothing is learned."""
+    """Hidden states ``[tokens, hidden size]``, the head's weight, and the next tokens, -100 where none is learned."""
 
     hidden: torch.Tensor
     weight: torch.Tensor
