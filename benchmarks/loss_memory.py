@@ -126,12 +126,16 @@ def measure(way: str, task: Task, precision: str) -> dict[str, Any]:
     seconds, peak = time.perf_counter() - began, peak_since(kind)
     gradients = [part.grad for part in (task.hidden, task.weight)]
     assert all(gradient is not None for gradient in gradients)
-    some = [gradient[:: len(gradient) // 256].double().tolist() for gradient in gradients if gradient is not None]
+    some = [
+        gradient[:: max(len(gradient) // 256, 1)].double().tolist() for gradient in gradients if gradient is not None
+    ]
     return {"mib": peak / 2**20, "seconds": seconds, "loss": value, "gradients": some}
 
 
 def in_own_process(way: str, given: argparse.Namespace) -> dict[str, Any]:
     """The measurement of one way, or ``{"failed": why}``."""
+    if way == "liger" and given.device == "cpu":
+        return {"failed": "Liger's kernels need a GPU"}
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
         command = [sys.executable, "-m", "benchmarks.loss_memory", "--way", way, "--into", str(found)]
