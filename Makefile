@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WORDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke test test-all lint ui bench clean
+.PHONY: help setup smoke test test-all lint ui bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,11 @@ bench: $(STAMP) ## speed beside the peers, as ratios: training beside the plain 
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.preparation_speed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.loss_memory
+
+bench-gpu: $(STAMP) ## a GPU's speed, memory and results beside TRL and the references; says what cannot run here
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gpu
 
 clean: ## remove what make setup made; runs and metrics stay
 	rm -rf $(VENV)

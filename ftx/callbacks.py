@@ -1,15 +1,16 @@
 """What happens between Trainer's steps: metrics rows, evaluation, checkpoints, stopping."""
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ftx import checkpoints, metrics_log
+from ftx.config.checks import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.order import TrainingOrder
 from ftx.data.prepare import Prepared
@@ -20,6 +21,8 @@ from ftx.stopping import StopRequest
 from ftx.throughput import StepClock, peak_memory_gib
 
 LOSS_STATE = "loss_state.json"
+# A message names at most so many conversations.
+NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,28 @@ class RunCallback(TrainerCallback):
             self._evaluate(kwargs["model"], state)
         self._clock.restart(step, self.order.seen(step).total)
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raises FloatingPointError for a loss that is not finite, on every rank, before it gets into the weights.
+
+        It is the loss before fp16's scaling, which has steps of its own to skip.
+        """
+        wrong = self.token_loss.passes_gone_wrong()
+        if wrong:
+            schedule, step = self.run.schedule, state.global_step
+            shares = self.order.micro_batches(
+                *divmod(step, self.length.steps_per_epoch),
+                ranks=ranks(self.run),
+                size=self.run.hardware.micro_batch,
+                count=args.gradient_accumulation_steps,
+            )
+            items = [row for rank, at in wrong for row in shares[rank][at]]
+            raise FloatingPointError(
+                f"the loss of step {step + 1} is not finite, in {some_of(self.order.ids(np.concatenate(items)))}: look "
+                f"at what they hold, or lower schedule.learning_rate={schedule.learning_rate:g}"
+            )
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, schedule = state.global_step, self.run.schedule
         control.should_log = step % schedule.log_every == 0 or step == self.length.steps
@@ -92,10 +117,7 @@ class RunCallback(TrainerCallback):
         step = state.global_step
         seen = self.order.seen(step)
         seconds, tps = self._clock.read(step, seen.total)
-        ranks = self.run.hardware.nodes * self.run.hardware.processes_per_node
         train_loss = self.token_loss.mean_and_reset()
-        if not math.isfinite(train_loss):
-            raise FloatingPointError(f"train_loss is {train_loss} at step {step}: lower schedule.learning_rate?")
         row = {
             "step": step,
             "epoch": state.epoch,
@@ -106,8 +128,8 @@ class RunCallback(TrainerCallback):
             "supervised_tokens": seen.supervised,
             # Rows are flattened, never padded.
             "total_tokens_including_padding": seen.total,
-            "per_device_tps": tps / ranks,
-            "per_device_tps_including_padding": tps / ranks,
+            "per_device_tps": tps / ranks(self.run),
+            "per_device_tps_including_padding": tps / ranks(self.run),
             "mfu": None,
             "step_seconds": seconds,
             "memory_gib": peak_memory_gib(),
@@ -138,3 +160,9 @@ class RunCallback(TrainerCallback):
     def _write(self, row: dict[str, Any]) -> None:
         metrics_log.append(self.folder.metrics, row)
         self.on_row()
+
+
+def some_of(ids: Sequence[str]) -> str:
+    """The names of conversations, for a message."""
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more

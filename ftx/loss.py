@@ -1,15 +1,19 @@
 """Cross-entropy over supervised tokens only, summed over the global batch and divided by its supervised tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch import distributed
 
 from ftx.compiled import without_compiling
 from ftx.data.collate import collate
 from ftx.data.store import Row
+from ftx.head import loss_in_head, losses_of
+
+# Short rows go through the model together up to so many tokens when nothing has to be kept for a backward pass.
+EVALUATED_TOGETHER = 4096
 
 
 class TokenLoss:
@@ -18,17 +22,34 @@ class TokenLoss:
     def __init__(self) -> None:
         self._sum: torch.Tensor | float = 0.0
         self._tokens = 0
+        self._passes: list[torch.Tensor] = []
 
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """``outputs.logits`` ``[1, targets, vocabulary]``, ``labels`` as ``collate`` makes them."""
-        if num_items_in_batch is None or int(num_items_in_batch) == 0:
-            raise RuntimeError("a global batch without a single supervised token: there is nothing to learn from it")
-        summed = cross_entropy(outputs.logits[0].float(), labels[1:], reduction="sum")
+        """``outputs`` of a model with ``loss_in_head``, or with logits; ``labels`` as ``collate`` makes them."""
+        if num_items_in_batch is None:
+            raise ValueError("the supervised tokens of the global batch are not counted: this loss is divided by them")
+        summed = losses_of(outputs, labels[1:], "sum")
+        self._passes.append(summed.detach())
         self._sum = self._sum + summed.detach()
         self._tokens += len(labels) - 1
         return summed / num_items_in_batch
+
+    def passes_gone_wrong(self) -> list[tuple[int, int]]:
+        """(rank, micro-batch) of each loss that is not finite since the last call, the same on every rank.
+
+        To be asked once a step, by all ranks: it waits for the device.
+        """
+        wrong = ~torch.isfinite(torch.stack(self._passes))
+        self._passes = []
+        if distributed.is_available() and distributed.is_initialized():
+            of_ranks = wrong.new_zeros((distributed.get_world_size(), len(wrong)), dtype=torch.int32)
+            of_ranks[distributed.get_rank()] = wrong
+            distributed.all_reduce(of_ranks)
+        else:
+            of_ranks = wrong[None]
+        return [(rank, at) for rank, at in of_ranks.nonzero().tolist()]
 
     def mean_and_reset(self) -> float:
         """The mean over the supervised tokens since the last call."""
@@ -61,17 +82,31 @@ def evaluate_loss(model: torch.nn.Module, rows: Sequence[Row], device: torch.dev
     """Every conversation of ``rows`` once; the same for any packing, since segments do not see each other."""
     was_training = model.training
     model.eval()
+    loss_in_head(model)
     sums: list[float] = []
     tokens: list[int] = []
-    for row in rows:
-        batch = {name: value.to(device) if hasattr(value, "to") else value for name, value in collate([row]).items()}
+    for together in _up_to(EVALUATED_TOGETHER, rows):
+        batch = {name: value.to(device) if hasattr(value, "to") else value for name, value in collate(together).items()}
         labels = batch.pop("labels")[1:]
         with without_compiling():
-            logits = model(**batch).logits[0]
-        losses = cross_entropy(logits.float(), labels, reduction="none")
+            losses = losses_of(model(**batch), labels, "none")
         segment = torch.bucketize(batch["logits_to_keep"], batch["segments"].query_borders[1:], right=True)
-        count = len(row.lengths)
-        sums += torch.zeros(count, device=device).index_add_(0, segment, losses).tolist()
+        count = sum(len(row.lengths) for row in together)
+        sums += torch.zeros(count, device=device, dtype=torch.float64).index_add_(0, segment, losses.double()).tolist()
         tokens += torch.bincount(segment, minlength=count).tolist()
     model.train(was_training)
     return EvaluatedLoss(sums, tokens)
+
+
+def _up_to(tokens: int, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Neighbouring rows of at most so many tokens together; a row that has more comes alone."""
+    together: list[Row] = []
+    held = 0
+    for row in rows:
+        if together and held + len(row.input_ids) > tokens:
+            yield together
+            together, held = [], 0
+        together.append(row)
+        held += len(row.input_ids)
+    if together:
+        yield together

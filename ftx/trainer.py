@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from ftx import checkpoints, metrics_log
-from ftx.callbacks import LOSS_STATE, Length, RunCallback
+from ftx.callbacks import LOSS_STATE, Length, RunCallback, some_of
 from ftx.compiled import compiled_layers, worth_compiling
 from ftx.config.checks import ranks
 from ftx.config.schema import RunConfig
@@ -18,7 +18,8 @@ from ftx.data.collate import MicroBatchCollator
 from ftx.data.order import MicroBatches, TrainingOrder, order_of
 from ftx.data.prefix import prefix_to_share
 from ftx.data.prepare import Prepared
-from ftx.errors import Interrupted
+from ftx.errors import Interrupted, UserError
+from ftx.head import loss_in_head
 from ftx.loss import TokenLoss
 from ftx.neftune import noisy_embeddings, with_noise
 from ftx.optimizers import own_optimizer
@@ -40,6 +41,17 @@ def micro_batches_in_step(run: RunConfig, order: TrainingOrder) -> int:
     return math.ceil(order.most_rows(training_length(run, order).steps) / (ranks(run) * run.hardware.micro_batch))
 
 
+def check_supervised(order: TrainingOrder, length: Length) -> None:
+    """Raise UserError for a global batch that has nothing to learn from."""
+    step = order.unsupervised_step(length.steps)
+    if step is not None:
+        epoch, at = divmod(step, length.steps_per_epoch)
+        raise UserError(
+            f"step {step + 1} has no supervised token, in {some_of(order.ids(order.steps(epoch)[at]))}: leave them "
+            "out, or raise schedule.global_batch_size"
+        )
+
+
 def train(
     run: RunConfig,
     prepared: Prepared,
@@ -54,12 +66,14 @@ def train(
     """
     order = order_of(run, prepared)
     length = training_length(run, order)
+    check_supervised(order, length)
     accumulation = micro_batches_in_step(run, order)
     resume = checkpoints.latest(folder)
     step = resume[0] if resume else 0
     metrics_log.cut_after(folder.metrics, step if resume else -1)
     if resume:
         log.info("resuming from step %d of %d", step, length.steps)
+    loss_in_head(model, run.model.loss)
     token_loss = TokenLoss()
     if resume:
         token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))

@@ -35,6 +35,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.attention",
         "ftx.compiled",
         "ftx.loss",
+        "ftx.head",
+        "ftx.chunked_loss",
         "ftx.neftune",
         "ftx.optimizers",
         "ftx.schedules",

@@ -13,17 +13,19 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ftx import metrics_log
+from ftx.callbacks import Length
 from ftx.config.compose import compose
 from ftx.config.schema import RunConfig
 from ftx.data.collate import collate
 from ftx.data.order import order_of
 from ftx.data.prepare import Prepared, prepare
 from ftx.data.store import Row
+from ftx.errors import UserError
 from ftx.loss import TokenLoss, evaluate_loss
 from ftx.models import load_model
 from ftx.run_folder import RunFolder
 from ftx.stopping import StopRequest
-from ftx.trainer import micro_batches_in_step, train
+from ftx.trainer import check_supervised, micro_batches_in_step, train
 
 CPU = torch.device("cpu")
 
@@ -88,9 +90,19 @@ def test_summed_loss_and_gradient_equal_those_of_all_logits_in_float64(data, pac
         torch.testing.assert_close(ours.grad.double(), right.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_a_global_batch_without_anything_to_learn_is_not_passed_over():
-    with pytest.raises(RuntimeError, match="without a single supervised token"):
-        TokenLoss()(None, torch.tensor([-100]), num_items_in_batch=torch.tensor(0))
+def test_a_step_without_anything_to_learn_is_found_before_it_is_trained_on(data, tmp_path):
+    """Preparation leaves such conversations out, so the marks are taken away here."""
+    run = composed(data, "schedule.global_batch_size=2", "data.order=source")
+    prepared = prepare(run)
+    prepared.train.tokens.supervised = prepared.train.tokens.supervised.copy()
+    members = np.concatenate([prepared.train.members_of(row) for row in (6, 7)])
+    prepared.train.tokens.supervised[members[0]] = 0
+    check_supervised(order_of(run, prepared), Length(10, 20))
+    prepared.train.tokens.supervised[members[1]] = 0
+    names = [prepared.train[row].ids[0] for row in (6, 7)]
+    with pytest.raises(UserError, match=rf"step 4 has no supervised token, in {names[0]}, {names[1]}: "):
+        train(run, prepared, load_model(run, prepared.tokenizer), RunFolder(tmp_path), StopRequest(), lambda: None)
+    check_supervised(order_of(run, prepared), Length(10, 3))
 
 
 def trained(run: RunConfig, folder: Path) -> tuple[torch.nn.Module, list[dict], list[list[torch.Tensor]]]:
@@ -200,6 +212,21 @@ def test_the_loss_curve_is_the_same_for_any_micro_batch_and_any_logging(data, tm
             float((losses[part] * tokens[part]).sum() / tokens[part].sum()), rel=1e-6
         )
         assert row["supervised_tokens"] == seen[row["step"] - 1]
+
+
+def test_the_loss_curve_is_the_same_without_whole_logits(data, tmp_path):
+    """One run with the plain loss, one with the chunked, whose chunks are of three tokens."""
+    curves = {}
+    for way in ("plain", "chunked"):
+        run = composed(data, "schedule.epochs=2", f"model.loss={way}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ftx.chunked_loss.CHUNK_BYTES", 3 * 4 * 320)
+            _, curves[way], _ = trained(run, tmp_path / way)
+    assert len(curves["plain"]) == 10
+    for name in ("train_loss", "grad_norm"):
+        plain, chunked = ([row[name] for row in curves[way]] for way in ("plain", "chunked"))
+        assert chunked == pytest.approx(plain, rel=1e-6 if name == "train_loss" else 1e-5)
+        assert chunked != plain
 
 
 def test_evaluation_is_the_same_for_any_packing_and_equals_each_conversation_alone(data):

@@ -16,6 +16,9 @@ import torch
 from run_records import checkpoints_of, rows_of
 from verb_process import SERVER, until
 
+from ftx.data.order import order_of
+from ftx.data.prepare import prepare
+
 WORDS = ("schedule.epochs=1", "schedule.log_every=3", "schedule.keep_checkpoints=1")
 TRAINING_KEYS = ["step", "epoch", "learning_rate", "train_loss", "grad_norm", "total_tokens", "supervised_tokens"]
 TRAINING_KEYS += ["total_tokens_including_padding", "per_device_tps", "per_device_tps_including_padding"]
@@ -193,10 +196,14 @@ def test_a_loss_that_is_not_finite(place):
     words = ("schedule.epochs=1", "schedule.learning_rate=1e30", "schedule.log_every=1", "method.max_grad_norm=0")
     ended = place.train(*words, "schedule.warmup=0")
     assert ended.code == 1
-    assert place.folder().read_status().state == "failed"
-    assert re.search(
-        r"train_loss is \w+ at step \d+: lower schedule.learning_rate", place.folder().read_status().reason
-    )
+    status = place.folder().read_status()
+    assert status.state == "failed"
+    said = re.search(r"loss of step (\d+) is not finite, in (.+): look .+ schedule.learning_rate=1e\+30", status.reason)
+    assert said, status.reason
+    run = place.folder().read_run()
+    order = order_of(run, prepare(run))
+    in_step = {name for items in order.rows(0, int(said[1]) - 1) for name in order.ids(items)}
+    assert set(said[2].partition(" and ")[0].split(", ")) <= in_step
 
 
 def test_a_mistake_that_shows_late(place):

@@ -197,6 +197,8 @@ def _check_hardware(run: RunConfig) -> None:
         raise UserError("hardware.activation_offload=true: on a CPU they are in the host's memory already; drop it")
     if hardware.device == "cpu" and run.model.kernels == "liger":
         raise UserError("model.kernels=liger: Liger's kernels need a GPU; use model.kernels=auto or none")
+    if hardware.device == "cpu" and run.model.loss == "liger":
+        raise UserError("model.loss=liger: not on a CPU; use model.loss=auto, plain or chunked")
     if hardware.device == "cuda" and hardware.processes_per_node != hardware.gpus_per_node:
         raise UserError(
             f"hardware.processes_per_node={hardware.processes_per_node}: must equal "

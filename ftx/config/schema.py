@@ -78,6 +78,8 @@ class ModelConfig:
     compile: str = key("auto", choices=("auto", "always", "never"), identity=False)
     # Liger's Triton kernels for norms, rotary embedding and MLP; auto: where there is a GPU and they are installed.
     kernels: str = key("auto", choices=("auto", "liger", "none"), identity=False)
+    # auto: without ever holding all logits where they are large, by Liger's kernel on a GPU where that is installed.
+    loss: str = key("auto", choices=("auto", "plain", "chunked", "liger"), identity=False)
     architecture: ArchitectureConfig = section(ArchitectureConfig)
 
 

@@ -26,7 +26,8 @@ def collate(rows: Sequence[Row], shared: int = 0) -> dict[str, Any]:
     """Flatten ``rows`` to ``[1, tokens]``.
 
     ``logits_to_keep`` are the positions whose next token is supervised; ``labels`` are those next tokens behind a
-    leading -100, because Trainer, which counts targets for us, leaves out the first label of a causal model.
+    leading -100, because Trainer, which counts targets for us, leaves out the first label of a causal model, and
+    ``shift_labels`` are the same without it, for the model's head.
     ``shared``: all segments begin with the same so many tokens, which predict nothing and enter the row only once.
     """
     lengths = np.concatenate([row.lengths for row in rows])
@@ -49,6 +50,7 @@ def collate(rows: Sequence[Row], shared: int = 0) -> dict[str, Any]:
         "segments": Segments((0, *np.cumsum(lengths).tolist()), shared),
         "logits_to_keep": torch.from_numpy(keep.astype(np.int64)),
         "labels": torch.from_numpy(np.concatenate([[IGNORED], targets]).astype(np.int64)),
+        "shift_labels": torch.from_numpy(targets.astype(np.int64)),
         "use_cache": False,
     }
 

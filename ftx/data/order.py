@@ -123,6 +123,21 @@ class TrainingOrder:
         shares = share(costs, ranks, most=count * size)
         return [[[rows[at] for at in mine[n * size : (n + 1) * size]] for n in range(count)] for mine in shares]
 
+    def unsupervised_step(self, steps: int) -> int | None:
+        """The first of so many steps that has no supervised token, so nothing to learn from."""
+        if self._counts[:, 1].all():
+            return None
+        for step in range(steps):
+            epoch, at = divmod(step, self.steps_per_epoch)
+            if not self._counts[self.steps(epoch)[at], 1].any():
+                return step
+        return None
+
+    def ids(self, items: np.ndarray) -> list[str]:
+        """The conversations in these items."""
+        members = np.concatenate([self.items.members_of(int(item)) for item in items])
+        return [self.items.tokens.read(int(member))[0] for member in members]
+
     def row(self, items: np.ndarray, epoch: int = 0) -> Row:
         """The row that these items make."""
         return row_of(self.items.tokens, np.concatenate([self.items.members_of(int(item)) for item in items]), epoch)
