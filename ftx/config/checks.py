@@ -68,6 +68,8 @@ def check_run(run: RunConfig) -> None:
         _check_required,
         _check_batch,
         _check_schedule,
+        _check_best,
+        _check_profile,
         _check_hardware,
         _check_attention,
         _check_template,
@@ -184,6 +186,37 @@ def _check_schedule(run: RunConfig) -> None:
         )
     if schedule.epochs == 0 and schedule.max_steps:
         raise UserError(f"schedule.max_steps={schedule.max_steps}: schedule.epochs=0 trains nothing; drop one of them")
+
+
+def _check_best(run: RunConfig) -> None:
+    """Every checkpoint is evaluated: an evaluation falls on each step that one is written at."""
+    schedule = run.schedule
+    if schedule.best_metric is None:
+        return
+    word = f"schedule.best_metric={schedule.best_metric}"
+    if run.data.holdout == 0 and not has_held_out_source(run):
+        raise UserError(f"{word}: data.holdout=0 keeps nothing aside to evaluate on; say a share above 0")
+    save, evaluate = schedule.save_every, schedule.eval_every
+    if save == "never":
+        raise UserError(f"{word}: needs checkpoints; schedule.save_every=never writes none, say epoch or a number")
+    fits = evaluate in (1, save) or (isinstance(save, int) and isinstance(evaluate, int) and save % evaluate == 0)
+    if not fits:
+        raise UserError(
+            f"{word}: schedule.eval_every={evaluate} does not evaluate every checkpoint of schedule.save_every={save}; "
+            f"say schedule.eval_every={save}"
+        )
+
+
+def _check_profile(run: RunConfig) -> None:
+    schedule = run.schedule
+    steps = schedule.profile_steps
+    if not steps:
+        return
+    word = f"schedule.profile_steps=[{','.join(map(str, steps))}]"
+    if len(steps) != 2 or not 1 <= steps[0] <= steps[1]:
+        raise UserError(f"{word}: must be the first and the last step to record, as in [4,6]")
+    if schedule.max_steps and steps[1] > schedule.max_steps:
+        raise UserError(f"{word}: the training ends at schedule.max_steps={schedule.max_steps}; record earlier steps")
 
 
 def _check_hardware(run: RunConfig) -> None:

@@ -190,6 +190,8 @@ class HardwareConfig:
     micro_batch: int = key(1, minimum=1, identity=False)
     # CPU threads of one process; null: all cores, shared among the runs that work side by side.
     threads: int | None = key(None, minimum=1, identity=False)
+    # What one device computes at most in this precision, in 10¹² FLOP/s, for mfu; null: as known for its name.
+    peak_tflops: float | None = key(None, above=0, identity=False)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,14 @@ class ScheduleConfig:
     log_every: int = key(10, minimum=1, identity=False)
     save_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)
     eval_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)
+    # The newest so many; the newest and the best stay in any case.
     keep_checkpoints: int = key(2, minimum=1, identity=False)
+    # model/ gets the weights of the checkpoint where this was lowest; null: those of the last step.
+    best_metric: str | None = key(None, choices=("eval_loss",))
+    # epoch: a copy of the weights after each epoch, which no limit removes.
+    save_weights: str = key("never", choices=("never", "epoch"), identity=False)
+    # [a, b]: record steps a to b with PyTorch's profiler, into profile/; []: none.
+    profile_steps: list[int] = key([], identity=False)
 
 
 @dataclass(frozen=True)
@@ -235,6 +244,8 @@ class TrackingConfig:
     experiment: str | None = None
     # Send nothing while running; `python -m ftx.report --sync` sends it later.
     offline: bool = False
+    # What the machine is doing as well: processor, memory, GPU.
+    system_metrics: bool = True
 
 
 @dataclass(frozen=True)
