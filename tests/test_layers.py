@@ -27,6 +27,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.throughput",
         "ftx.stopping",
         "ftx.memory",
+        "ftx.disk",
+        "ftx.profiling",
+        "ftx.system_metrics",
     ),
     ("ftx.data",),
     (
@@ -35,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.attention",
         "ftx.compiled",
         "ftx.loss",
+        "ftx.flops",
         "ftx.head",
         "ftx.chunked_loss",
         "ftx.neftune",
@@ -44,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.kernels",
         "ftx.precision",
     ),
-    ("ftx.trainer", "ftx.callbacks", "ftx.checkpoints"),
+    ("ftx.trainer", "ftx.callbacks", "ftx.checkpoints", "ftx.saving"),
     ("ftx.generation", "ftx.scoring", "ftx.tasks"),
     (
         "ftx.job",
