@@ -11,13 +11,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ftx import checkpoints, metrics_log
 from ftx.config.checks import ranks
-from ftx.config.schema import RunConfig
+from ftx.config.schema import RunConfig, ScheduleConfig
 from ftx.data.order import TrainingOrder
 from ftx.data.prepare import Prepared
+from ftx.flops import Utilisation
 from ftx.loss import TokenLoss, evaluate_loss
+from ftx.profiling import ProfileWindow
 from ftx.progress import Progress
 from ftx.run_folder import RunFolder, write_json
+from ftx.saving import Saver
 from ftx.stopping import StopRequest
+from ftx.system_metrics import SystemMetrics
 from ftx.throughput import StepClock, peak_memory_gib
 
 LOSS_STATE = "loss_state.json"
@@ -40,6 +44,20 @@ class Length:
             return step % self.steps_per_epoch == 0 or step == self.steps
         return step % int(every) == 0
 
+    def saves(self, schedule: ScheduleConfig, step: int) -> bool:
+        """Where the best is looked for, the end is one of the candidates."""
+        return self.is_due(schedule.save_every, step) or self._ends_the_choice(schedule, step)
+
+    def evaluates(self, schedule: ScheduleConfig, step: int) -> bool:
+        return self.is_due(schedule.eval_every, step) or self._ends_the_choice(schedule, step)
+
+    def keeps_weights(self, schedule: ScheduleConfig, step: int) -> bool:
+        """After each whole epoch."""
+        return schedule.save_weights == "epoch" and step % self.steps_per_epoch == 0
+
+    def _ends_the_choice(self, schedule: ScheduleConfig, step: int) -> bool:
+        return schedule.best_metric is not None and step == self.steps
+
 
 @dataclass
 class RunCallback(TrainerCallback):
@@ -51,11 +69,15 @@ class RunCallback(TrainerCallback):
     order: TrainingOrder
     length: Length
     token_loss: TokenLoss
+    saver: Saver
+    utilisation: Utilisation
     stop: StopRequest
     on_row: Callable[[], None]
 
     def __post_init__(self) -> None:
         self._clock = StepClock()
+        self._system = SystemMetrics(self.folder.system, enabled=self.run.tracking.system_metrics)
+        self._profile = ProfileWindow(self.run.schedule.profile_steps, self.folder.profile)
         self._facts = ""
         self._step_ended = 0.0
 
@@ -68,6 +90,11 @@ class RunCallback(TrainerCallback):
         if step == 0 and self.run.schedule.eval_every != "never":
             self._evaluate(kwargs["model"], state)
         self._clock.restart(step, self.order.seen(step).total)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._profile.step_begins(state.global_step + 1)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -93,13 +120,21 @@ class RunCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, schedule = state.global_step, self.run.schedule
+        with self._clock.stopped():
+            self._profile.step_ends(step)
         control.should_log = step % schedule.log_every == 0 or step == self.length.steps
-        control.should_save = self.length.is_due(schedule.save_every, step)
-        if self.length.is_due(schedule.eval_every, step):
+        control.should_save = self.length.saves(schedule, step)
+        if self.length.evaluates(schedule, step):
             self._evaluate(kwargs["model"], state)
         if self.stop.reason:
             control.should_training_stop = True
             control.should_save = True
+        # Weights first: a resume begins behind its checkpoint.
+        if self.length.keeps_weights(schedule, step):
+            with self._clock.stopped():
+                self.saver.keep_weights(step // self.length.steps_per_epoch)
+        if control.should_save:
+            self.saver.before_checkpoint(step)
         self._progress.show(step, self._facts)
         self._step_ended = time.perf_counter()
 
@@ -116,7 +151,9 @@ class RunCallback(TrainerCallback):
             return
         step = state.global_step
         seen = self.order.seen(step)
+        first = self._clock.step
         seconds, tps = self._clock.read(step, seen.total)
+        mfu = self.utilisation.read(first, step, seconds * (step - first))
         train_loss = self.token_loss.mean_and_reset()
         row = {
             "step": step,
@@ -130,22 +167,25 @@ class RunCallback(TrainerCallback):
             "total_tokens_including_padding": seen.total,
             "per_device_tps": tps / ranks(self.run),
             "per_device_tps_including_padding": tps / ranks(self.run),
-            "mfu": None,
+            "mfu": mfu,
             "step_seconds": seconds,
             "memory_gib": peak_memory_gib(),
         }
-        self._facts = f"loss {train_loss:.4f}  {tps:,.0f} tokens/s"
+        self._facts = f"loss {train_loss:.4f}  {tps:,.0f} tokens/s" + (f"  mfu {mfu:.1%}" if mfu else "")
+        self._system.sample(step)
         self._write(row)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         written = checkpoints.writing_folder(self.folder) / f"checkpoint-{state.global_step}"
         write_json(written / LOSS_STATE, self.token_loss.state())
-        checkpoints.publish(self.folder, state.global_step, self.run.schedule.keep_checkpoints)
+        is_due = self.length.saves(self.run.schedule, state.global_step)
+        self.saver.publish(state.global_step, may_be_best=is_due)
         self._clock.leave_out(time.perf_counter() - self._step_ended)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._profile.training_ends(state.global_step)
         self._progress.__exit__()
 
     def _evaluate(self, model: torch.nn.Module, state: TrainerState) -> None:
@@ -155,6 +195,7 @@ class RunCallback(TrainerCallback):
         device = next(model.parameters()).device
         loss = evaluate_loss(model, self.prepared.evaluation, device)
         self._write({"step": state.global_step, "epoch": state.epoch or 0.0, "eval_loss": loss.mean})
+        self.saver.hear(state.global_step, loss.mean)
         self._clock.leave_out(time.perf_counter() - begin)
 
     def _write(self, row: dict[str, Any]) -> None:

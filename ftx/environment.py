@@ -12,6 +12,8 @@ LIBRARY_DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "true",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # PyTorch's profiler announces itself on stderr.
+    "KINETO_LOG_LEVEL": "99",
     # Idle OpenMP threads give the core away soon: spinning, they cost a run on a shared machine most of its speed.
     "GOMP_SPINCOUNT": "1000",
     # A tracking server that is away must not hold the sender up: what is missing is sent later from metrics.jsonl.

@@ -13,6 +13,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from ftx import progress
+from ftx.checkpoints import set_damaged_aside
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import prepare
 from ftx.environment import announce_cpu, slurm_job_id
@@ -77,6 +78,7 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     set_device_options(run)
     disable_progress_bar()
     remove_leftovers(folder)
+    set_damaged_aside(folder)
     prepared = prepare(run)
     progress.say(prepared.counts.describe())
     for task in folder.missing_tasks(run):

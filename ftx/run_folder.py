@@ -64,6 +64,20 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def weights(self) -> Path:
+        """Copies of the weights, ``epoch-<n>`` each."""
+        return self.path / "weights"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile"
+
+    @property
+    def system(self) -> Path:
+        """What the machine was doing, a row now and then."""
+        return self.path / "system.jsonl"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 
@@ -175,7 +189,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def remove_leftovers(folder: RunFolder) -> None:
     """What a killed writer left behind; only whoever holds the run's lock may do it."""
-    for pattern in (".model.*", "checkpoints/.*", "**/.*.tmp"):
+    for pattern in (".model.*", "checkpoints/.*", "weights/.*", "**/.*.tmp"):
         for leftover in folder.path.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover)

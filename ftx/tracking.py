@@ -30,7 +30,8 @@ STATE_OF = {
     "interrupted": "KILLED",
 }
 SQLITE = "sqlite:///"
-ROW_KINDS = ("train_loss", "eval_loss")
+# Training rows, evaluation rows and rows of system.jsonl: each kind has a metric of its own.
+ROW_KINDS = ("train_loss", "eval_loss", "system/cpu_percent")
 ROWS_IN_BATCH = 60
 SEND_SECONDS = 5.0
 
@@ -195,17 +196,28 @@ class Sender:
 
     def _send_rows(self, tracking: "MlflowClient", mlflow_id: str) -> None:
         """History is append-only: a step sent twice would stand there twice, so a batch holds whole rows."""
-        fresh = [row for row in metrics_log.read(self._folder.metrics) if row["step"] > self._sent[_kind(row)]]
-        for begin in range(0, len(fresh), ROWS_IN_BATCH):
-            rows = fresh[begin : begin + ROWS_IN_BATCH]
-            tracking.log_batch(mlflow_id, metrics=[metric for row in rows for metric in _as_metrics(row)])
-            for row in rows:
-                self._sent[_kind(row)] = row["step"]
+        for file in (self._folder.metrics, self._folder.system):
+            fresh = _later_than(self._sent, metrics_log.read(file))
+            for begin in range(0, len(fresh), ROWS_IN_BATCH):
+                rows = fresh[begin : begin + ROWS_IN_BATCH]
+                tracking.log_batch(mlflow_id, metrics=[metric for row in rows for metric in _as_metrics(row)])
+                for row in rows:
+                    self._sent[_kind(row)] = row["step"]
+
+
+def _later_than(sent: dict[str, int], rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of steps that were not sent; of a step that a resume went through again, the first."""
+    newest, fresh = dict(sent), []
+    for row in rows:
+        if row["step"] > newest[_kind(row)]:
+            newest[_kind(row)] = row["step"]
+            fresh.append(row)
+    return fresh
 
 
 def _kind(row: dict[str, Any]) -> str:
-    """Training rows and evaluation rows of one step come apart; each kind is known by its loss."""
-    return ROW_KINDS[0] if ROW_KINDS[0] in row else ROW_KINDS[1]
+    """Rows of one step come apart; each kind is known by a metric that only it has."""
+    return next(kind for kind in ROW_KINDS if kind in row)
 
 
 def _as_metrics(row: dict[str, Any]) -> "list[Metric]":

@@ -3,8 +3,8 @@
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -19,14 +19,17 @@ from ftx.data.order import MicroBatches, TrainingOrder, order_of
 from ftx.data.prefix import prefix_to_share
 from ftx.data.prepare import Prepared
 from ftx.errors import Interrupted, UserError
+from ftx.flops import Sharing, Utilisation
 from ftx.head import loss_in_head
 from ftx.loss import TokenLoss
 from ftx.neftune import noisy_embeddings, with_noise
 from ftx.optimizers import own_optimizer
 from ftx.precision import autocasts
-from ftx.run_folder import RunFolder, publish_folder
+from ftx.run_folder import RunFolder
+from ftx.saving import Saver
 from ftx.schedules import scheduler_arguments, training_steps
 from ftx.stopping import StopRequest
+from ftx.throughput import peak_flops
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,16 @@ def train(
     shared = prefix_to_share(run, order, micro_batches=order.steps_per_epoch * accumulation * ranks(run))
     if shared:
         log.info("the %d tokens that all conversations begin with are computed once for a micro-batch", shared)
-    callback = RunCallback(run, prepared, folder, order, length, token_loss, stop, on_row)
+
+    def write_model(path: Path) -> None:
+        trainer.save_model(str(path))
+        (path / "training_args.bin").unlink(missing_ok=True)
+        prepared.tokenizer.save_pretrained(path)
+
+    saver = Saver(run, folder, write_model)
+    _begin_saving(saver, run, model, resume, length)
+    utilisation = _utilisation(run, order, model, shared, accumulation)
+    callback = RunCallback(run, prepared, folder, order, length, token_loss, saver, utilisation, stop, on_row)
     trainer = Trainer(
         model=model,
         args=_arguments(run, folder, length, accumulation),
@@ -94,6 +106,7 @@ def train(
     compiling = worth_compiling(run, model, order.seen(length.steps).total)
     with (
         stop.deferred(),
+        saver.failures_explained(),
         noisy_embeddings(model, run.method.neftune_alpha),
         compiled_layers(model, on=compiling),
     ):
@@ -104,7 +117,9 @@ def train(
             trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
             step = trainer.state.global_step
         if step == length.steps:
-            _publish_model(trainer, prepared, folder)
+            if best := saver.best_checkpoint(step):
+                trainer._load_from_checkpoint(str(best))
+            saver.publish_model()
     if stop.reason:
         raise Interrupted(stop.reason)
 
@@ -144,10 +159,24 @@ def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: 
     )
 
 
-def _publish_model(trainer: Trainer, prepared: Prepared, folder: RunFolder) -> None:
-    writing = folder.path / ".model.writing"
-    trainer.save_model(str(writing))
-    (writing / "training_args.bin").unlink(missing_ok=True)
-    prepared.tokenizer.save_pretrained(writing)
-    publish_folder(writing, folder.model)
-    shutil.rmtree(checkpoints.writing_folder(folder))
+def _utilisation(
+    run: RunConfig, order: TrainingOrder, model: PreTrainedModel, shared: int, accumulation: int
+) -> Utilisation:
+    def with_rows(step: int) -> int:
+        epoch, at = divmod(step, order.steps_per_epoch)
+        shares = order.micro_batches(epoch, at, ranks=ranks(run), size=run.hardware.micro_batch, count=accumulation)
+        return sum(bool(rows) for micro_batches in shares for rows in micro_batches)
+
+    peak = peak_flops(run.hardware)
+    return Utilisation(order, model, peak and ranks(run) * peak, Sharing(shared, with_rows) if shared else None)
+
+
+def _begin_saving(
+    saver: Saver, run: RunConfig, model: PreTrainedModel, resume: tuple[int, Path] | None, length: Length
+) -> None:
+    """Before hours are spent: what is still to be written has to fit."""
+    step, checkpoint = resume or (0, None)
+    to_come = range(step + 1, length.steps + 1)
+    saves = sum(length.saves(run.schedule, one) for one in to_come)
+    copies = sum(length.keeps_weights(run.schedule, one) for one in to_come)
+    saver.begin(model, checkpoint, saves=saves, copies=copies)

@@ -27,6 +27,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.throughput",
         "ftx.stopping",
         "ftx.memory",
+        "ftx.disk",
+        "ftx.profiling",
+        "ftx.system_metrics",
     ),
     ("ftx.data",),
     (
@@ -43,8 +46,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.counter_random",
         "ftx.kernels",
         "ftx.precision",
+        "ftx.flops",
     ),
-    ("ftx.trainer", "ftx.callbacks", "ftx.checkpoints"),
+    ("ftx.trainer", "ftx.callbacks", "ftx.checkpoints", "ftx.saving"),
     ("ftx.generation", "ftx.scoring", "ftx.tasks"),
     (
         "ftx.job",

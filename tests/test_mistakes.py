@@ -72,6 +72,24 @@ TOGETHER: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "interpolation": (["schedule.epochs=${foo}"], ["schedule.epochs=${foo}", "'foo' not found", "the value itself"]),
     "nan": (["schedule.learning_rate=nan"], ["schedule.learning_rate=nan", "finite"]),
     "inf": (["schedule.learning_rate=inf"], ["schedule.learning_rate=inf", "finite"]),
+    "best without checkpoints": (
+        ["schedule.best_metric=eval_loss", "schedule.save_every=never"],
+        ["schedule.best_metric=eval_loss", "schedule.save_every=never", "epoch or a number"],
+    ),
+    "best of what is not evaluated": (
+        ["schedule.best_metric=eval_loss", "schedule.save_every=50", "schedule.eval_every=20"],
+        ["schedule.eval_every=20", "schedule.save_every=50", "say schedule.eval_every=50"],
+    ),
+    "best without data for it": (
+        ["schedule.best_metric=eval_loss", "data.holdout=0", "evaluation.tasks=[]"],
+        ["schedule.best_metric=eval_loss", "data.holdout=0", "above 0"],
+    ),
+    "best by another metric": (["schedule.best_metric=accuracy"], ["schedule.best_metric=accuracy", "eval_loss"]),
+    "a window of one step": (["schedule.profile_steps=[4]"], ["schedule.profile_steps=[4]", "[4,6]"]),
+    "a window behind the end": (
+        ["schedule.profile_steps=[4,6]", "schedule.max_steps=5"],
+        ["schedule.profile_steps=[4,6]", "schedule.max_steps=5", "earlier"],
+    ),
     "zero": (["data.limit=0"], ["data.limit=0", "at least 1"]),
     "negative seed": (["seed=-1"], ["seed=-1", "at least 0"]),
     "huge seed": (["seed=99999999999999"], ["seed=99999999999999", "at most 4294967295"]),

@@ -16,6 +16,7 @@ from mlflow.entities import ViewType
 from run_records import histories, points_of, rows_of
 from verb_process import DEADLINE_SECONDS, until
 
+from ftx import metrics_log
 from ftx.run_folder import RunFolder
 
 WORDS = ("schedule.epochs=1", "schedule.log_every=2")
@@ -29,10 +30,21 @@ def files_in(mlflow, run_id, folder=None):
     return {file.path for file in mlflow.list_artifacts(run_id, folder)}
 
 
+def has_system_metrics(mlflow, folder):
+    """A point of each sampled step, once, although a resume may sample it again."""
+    by_step = {row["step"]: row for row in reversed(metrics_log.read(folder.system))}
+    for name in ("system/cpu_percent", "system/process_memory_gib"):
+        sent = mlflow.get_metric_history(folder.read_status().mlflow_run_id, name)
+        assert [(point.step, point.value) for point in sent] == [
+            (step, by_step[step][name]) for step in sorted(by_step)
+        ]
+
+
 def has_everything(mlflow, folder):
     """Every number of the run's, exactly once."""
     run_id = folder.read_status().mlflow_run_id
     assert histories(mlflow, run_id) == points_of(rows_of(folder))
+    has_system_metrics(mlflow, folder)
     for task, metrics in folder.read_scores().items():
         for name, entry in metrics.items():
             (point,) = mlflow.get_metric_history(run_id, f"{task}.{name}")

@@ -4,10 +4,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from ftx.config.data_checks import check_data
+from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.schema import RunConfig
-from ftx.config.training_checks import check_method, check_schedule
+from ftx.config.training_checks import check_best, check_method, check_profile, check_schedule
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
@@ -71,11 +71,6 @@ def ranks(run: RunConfig) -> int:
     return run.hardware.nodes * run.hardware.processes_per_node
 
 
-def has_held_out_source(run: RunConfig) -> bool:
-    """Whether the conversations for evaluation come from a source of their own."""
-    return run.data.holdout_path is not None or run.data.holdout_split is not None
-
-
 def check_run(run: RunConfig) -> None:
     """Raise UserError for the first value, or pair of values, that cannot be."""
     check_values(run)
@@ -86,6 +81,8 @@ def check_run(run: RunConfig) -> None:
         _check_batch,
         check_method,
         check_schedule,
+        check_best,
+        check_profile,
         _check_hardware,
         _check_attention,
         _check_template,

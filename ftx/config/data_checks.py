@@ -24,6 +24,11 @@ def looks_like_a_file(path: str) -> bool:
     return Path(path).exists()
 
 
+def has_held_out_source(run: RunConfig) -> bool:
+    """Whether the conversations for evaluation come from a source of their own."""
+    return run.data.holdout_path is not None or run.data.holdout_split is not None
+
+
 def check_data(run: RunConfig) -> None:
     """Raise UserError for keys of ``data`` that do not fit together."""
     data = run.data

@@ -17,6 +17,9 @@ def identity_keys(run: RunConfig) -> dict[str, Any]:
     """
     values, defaults = flat(run), flat(RunConfig())
     changed = {name: values[name] for name, _, belongs in schema_fields() if belongs and values[name] != defaults[name]}
+    if run.schedule.best_metric:
+        # These intervals say which checkpoints there are to choose from.
+        changed |= {name: values[name] for name in ("schedule.save_every", "schedule.eval_every")}
     if run.data.sources:
         changed["data.sources"] = {name: _source_keys(source) for name, source in run.data.sources.items()}
     return changed

@@ -217,6 +217,8 @@ class HardwareConfig:
     tf32: bool = key(True, identity=False)
     # Let cuDNN try its convolutions and keep the fastest; models without convolutions gain nothing.
     cudnn_benchmark: bool = key(False, identity=False)
+    # What one device computes at most in this precision, in 10¹² FLOP/s, for mfu; null: as known for its name.
+    peak_tflops: float | None = key(None, above=0, identity=False)
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,14 @@ class ScheduleConfig:
     log_every: int = key(10, minimum=1, identity=False)
     save_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)
     eval_every: int | str = key("epoch", choices=("epoch", "never"), minimum=1, identity=False)
+    # The newest so many; the newest and the best stay in any case.
     keep_checkpoints: int = key(2, minimum=1, identity=False)
+    # model/ gets the weights of the checkpoint where this was lowest; null: those of the last step.
+    best_metric: str | None = key(None, choices=("eval_loss",))
+    # epoch: a copy of the weights after each epoch, which no limit removes.
+    save_weights: str = key("never", choices=("never", "epoch"), identity=False)
+    # [a, b]: record steps a to b with PyTorch's profiler, into profile/; []: none.
+    profile_steps: list[int] = key([], identity=False)
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,8 @@ class TrackingConfig:
     experiment: str | None = None
     # Send nothing while running; `python -m ftx.report --sync` sends it later.
     offline: bool = False
+    # What the machine is doing as well: processor, memory, GPU.
+    system_metrics: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 
+from ftx.config.data_checks import has_held_out_source
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
@@ -51,3 +52,35 @@ def check_schedule(run: RunConfig) -> None:
             f"schedule.decay={schedule.decay:g}: with schedule.warmup={schedule.warmup:g} more than all steps; "
             "shorten one of them"
         )
+
+
+def check_best(run: RunConfig) -> None:
+    """Raise UserError unless an evaluation falls on every step that a checkpoint is written at."""
+    schedule = run.schedule
+    if schedule.best_metric is None:
+        return
+    word = f"schedule.best_metric={schedule.best_metric}"
+    if run.data.holdout == 0 and not has_held_out_source(run):
+        raise UserError(f"{word}: data.holdout=0 keeps nothing aside to evaluate on; say a share above 0")
+    save, evaluate = schedule.save_every, schedule.eval_every
+    if save == "never":
+        raise UserError(f"{word}: needs checkpoints; schedule.save_every=never writes none, say epoch or a number")
+    fits = evaluate in (1, save) or (isinstance(save, int) and isinstance(evaluate, int) and save % evaluate == 0)
+    if not fits:
+        raise UserError(
+            f"{word}: schedule.eval_every={evaluate} does not evaluate every checkpoint of schedule.save_every={save}; "
+            f"say schedule.eval_every={save}"
+        )
+
+
+def check_profile(run: RunConfig) -> None:
+    """Raise UserError for a window of steps that is none, or that the training does not reach."""
+    schedule = run.schedule
+    steps = schedule.profile_steps
+    if not steps:
+        return
+    word = f"schedule.profile_steps=[{','.join(map(str, steps))}]"
+    if len(steps) != 2 or not 1 <= steps[0] <= steps[1]:
+        raise UserError(f"{word}: must be the first and the last step to record, as in [4,6]")
+    if schedule.max_steps and steps[1] > schedule.max_steps:
+        raise UserError(f"{word}: the training ends at schedule.max_steps={schedule.max_steps}; record earlier steps")

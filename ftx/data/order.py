@@ -99,6 +99,11 @@ class TrainingOrder:
             return [items[at : at + 1] for at in range(len(items))]
         return [items[row] for row in pack(self._counts[items, 0], self._pack_to)]
 
+    def items_between(self, first: int, last: int) -> np.ndarray:
+        """The items of the steps after ``first`` up to ``last``, counted over all epochs."""
+        steps = (divmod(step, self.steps_per_epoch) for step in range(first, last))
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(self.steps(epoch)[step] for epoch, step in steps)])
+
     def most_rows(self, steps: int) -> int:
         """Of any of the first ``steps`` steps."""
         if self._pack_to is None:

@@ -102,6 +102,11 @@ class RowStore(Sequence[Row]):
     def __init__(self, tokens: TokenStore, members: np.ndarray, starts: np.ndarray) -> None:
         self.tokens, self.members, self._starts = tokens, members, starts
 
+    @property
+    def starts(self) -> np.ndarray:
+        """Where each row begins among ``members``, and where the last one ends."""
+        return self._starts
+
     @classmethod
     def open(cls, tokens: TokenStore, path: Path) -> "RowStore":
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)

@@ -47,10 +47,13 @@ LEAVES_THE_RESULT = {
     "model.kernels",
     "model.compile",
     "data.share_prefix",
+    "hardware.peak_tflops",
     "schedule.log_every",
     "schedule.save_every",
     "schedule.eval_every",
     "schedule.keep_checkpoints",
+    "schedule.save_weights",
+    "schedule.profile_steps",
 }
 SECTIONS_THAT_LEAVE_IT = ("evaluation.", "tracking.", "launcher.")
 ALL_KEYS = [name for name, _, _ in schema_fields()]
@@ -79,6 +82,13 @@ def another(item, value: Any) -> Any:
 @pytest.fixture
 def run() -> RunConfig:
     return compose()
+
+
+def test_intervals_count_where_the_best_checkpoint_is_chosen(run):
+    """They say which checkpoints there are to choose from."""
+    best = with_key(run, "schedule.best_metric", "eval_loss")
+    for name in ("schedule.save_every", "schedule.eval_every"):
+        assert run_hash(with_key(best, name, 5), "", "") != run_hash(best, "", "")
 
 
 @pytest.mark.parametrize("name", ALL_KEYS)
