@@ -91,6 +91,11 @@ class RunCallback(TrainerCallback):
             self._evaluate(kwargs["model"], state)
         self._clock.restart(step, self.order.seen(step).total)
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._profile.step_begins(state.global_step + 1)
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -112,11 +117,6 @@ class RunCallback(TrainerCallback):
                 f"the loss of step {step + 1} is not finite, in {some_of(self.order.ids(np.concatenate(items)))}: look "
                 f"at what they hold, or lower schedule.learning_rate={schedule.learning_rate:g}"
             )
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._profile.step_begins(state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, schedule = state.global_step, self.run.schedule

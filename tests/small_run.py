@@ -7,7 +7,7 @@ from pathlib import Path
 from ftx.config.compose import compose
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import prepare
-from ftx.models import add_adapter, load_model
+from ftx.models import load_model, trainable
 from ftx.run_folder import RunFolder
 from ftx.stopping import StopRequest
 from ftx.trainer import train
@@ -40,9 +40,7 @@ def trained(run: RunConfig, path: Path, *, stop: StopRequest | None = None, on_r
     """Train in the folder ``path``, from its newest checkpoint if it has one; the folder and the model in memory."""
     path.mkdir(exist_ok=True)
     prepared = prepare(run)
-    model = load_model(run, prepared.tokenizer)
-    if run.method.name == "lora":
-        model = add_adapter(model, run)
+    model = trainable(load_model(run, prepared.tokenizer), run)
     folder = RunFolder(path)
     train(run, prepared, model, folder, stop or StopRequest(), on_row)
     return folder, model

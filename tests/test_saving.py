@@ -52,7 +52,7 @@ def test_the_model_is_the_best_checkpoint_which_no_limit_removes(chats, tmp_path
         assert evaluate_loss(one, prepared.evaluation, torch.device("cpu")).mean == found[best]
 
 
-@pytest.mark.parametrize("stop_at", [2, 7, 11])
+@pytest.mark.parametrize("stop_at", [2, 11])
 def test_interrupted_and_resumed_in_mid_epoch_it_is_the_same_to_the_bit(chats, tmp_path, stop_at):
     """With dropout, so that the random state counts; the checkpoint that the interruption brings, although it is
     evaluated, is no candidate for the best."""

@@ -55,7 +55,7 @@ def check_schedule(run: RunConfig) -> None:
 
 
 def check_best(run: RunConfig) -> None:
-    """Every checkpoint is evaluated: an evaluation falls on each step that one is written at."""
+    """Raise UserError unless an evaluation falls on every step that a checkpoint is written at."""
     schedule = run.schedule
     if schedule.best_metric is None:
         return
@@ -74,6 +74,7 @@ def check_best(run: RunConfig) -> None:
 
 
 def check_profile(run: RunConfig) -> None:
+    """Raise UserError for a window of steps that is none, or that the training does not reach."""
     schedule = run.schedule
     steps = schedule.profile_steps
     if not steps:
