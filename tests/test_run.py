@@ -59,7 +59,7 @@ def test_the_folder(first):
     assert re.fullmatch(r"tiny-full-stdlib_docs-[0-9a-f]{8}", folder.name)
     contract = {"run.yaml", "overrides.txt", "provenance.json", "metrics.jsonl", "log.txt", "checkpoints", "model"}
     contract |= {"scores.json", "predictions", "status.json"}
-    assert names_in(folder.path) == contract | {"figures", "scored_with.json"}
+    assert names_in(folder.path) == contract | {"figures", "scored_with.json", "system.jsonl"}
     assert checkpoints_of(folder) == {"step-9"}
     assert names_in(folder.path / "predictions") == {"classification.jsonl"}
     status = json.loads((folder.path / "status.json").read_text())
@@ -242,7 +242,8 @@ def test_on_a_terminal_one_line_lives(place):
     stays = [line.rpartition("\r")[2] for line in shown.replace("\r\n", "\n").split("\n")]
     assert stays[0] == f"run: {place.folder().path}"
     assert stays[1].startswith("data: 200 conversations")
-    assert stays[2].strip() == "classification (n = 20)"
+    assert "tokens that all conversations begin with" in stays[2]
+    assert stays[3].strip() == "classification (n = 20)"
 
 
 def on_terminal(terminal, words):
