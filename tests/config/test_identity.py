@@ -45,6 +45,7 @@ LEAVES_THE_RESULT = {
     "hardware.tf32",
     "hardware.cudnn_benchmark",
     "model.kernels",
+    "model.loss",
     "model.compile",
     "data.share_prefix",
     "hardware.peak_tflops",
