@@ -5,8 +5,9 @@ and value with their own number of heads, ``segments`` as the collator made them
 ``[1, tokens, heads, head_dim]``. Compiled layers call it outside their graph.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from ftx.config.schema import RunConfig
-from ftx.data.segments import Alike, Segments
+from ftx.data.segments import Segments
 
 PACKED_CPU, PACKED_VARLEN, PACKED_FLASH = "ftx_packed_cpu", "ftx_packed_varlen", "ftx_packed_flash"
 # model.attention → the name under which transformers finds it.
@@ -37,168 +38,170 @@ def implementation(run: RunConfig) -> str:
     return IMPLEMENTATIONS[choice]
 
 
-@torch.compiler.disable
-def packed_cpu_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    segments: Segments | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """Block-diagonal causal attention in plain torch: segments of similar length are padded and attended together.
+@dataclass(frozen=True)
+class Options:
+    """What a model asks of its attention besides being causal."""
 
-    Raises ValueError for a batch of rows, a cache, and a model that needs more than plain softmax attention.
+    scale: float
+    dropout: float
+    window: int | None
+
+
+# Queries, keys and values ``[tokens, heads, head_dim]`` → ``[tokens, heads, head_dim]``.
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments, Options], torch.Tensor]
+
+
+def packed(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
+    """An attention function of transformers around ``kernel``.
+
+    It raises ValueError for a batch of rows, a cache, and a model that needs more than plain softmax attention.
     """
-    segments = _checked(query, key, segments, options)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # Token by token, since a model's projections lie so in memory: the rows to gather are whole.
-    parts = [part[0].transpose(0, 1) for part in (query, key, value)]
-    dropout = dropout if module.training else 0.0
+
+    @torch.compiler.disable
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        *,
+        segments: Segments | None = None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None]:
+        unsupported = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
+        if unsupported:
+            needs = ", ".join(unsupported)
+            raise ValueError(f"this model's attention needs {needs}, which packed attention does not have")
+        tokens = query.shape[2]
+        if query.shape[0] != 1 or key.shape[2] != tokens:
+            raise ValueError(
+                "packed attention takes one flat row and no cache: set_attn_implementation('sdpa') for others"
+            )
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        options = Options(scale, dropout if module.training else 0.0, sliding_window)
+        segments = segments or Segments((0, tokens), device=query.device)
+        # Token by token, since a model's projections lie so in memory.
+        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+        return kernel(q, k, v, segments, options)[None], None
+
+    return attention
+
+
+def _block_diagonal(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, options: Options
+) -> torch.Tensor:
+    """In plain torch: segments of similar length are padded to one batch and attended together."""
     attended = []
     for group in segments.alike:
-        q, k, v = _gather(parts, group)
-        attended.append(_causal(q, k, v, scale, dropout, sliding_window).transpose(1, 2).flatten(0, 1))
-    return torch.cat(attended).index_select(0, segments.places)[None], None
+        q, k, v = _gather(query, group.queries), _gather(key, group.keys), _gather(value, group.keys)
+        attended.append(_causal(q, k, v, options).transpose(1, 2).flatten(0, 1))
+    return torch.cat(attended).index_select(0, segments.places)
 
 
-@torch.compiler.disable
-def packed_varlen_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    segments: Segments | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """FlashAttention as PyTorch brings it. Raises ValueError as the CPU's does, and for dropout, which it lacks."""
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, options: Options
+) -> torch.Tensor:
+    """FlashAttention as PyTorch brings it, which has no dropout."""
     from torch.nn.attention.varlen import varlen_attn
 
-    segments = _checked(query, key, segments, options)
-    if dropout and module.training:
+    if options.dropout:
         raise ValueError("varlen attention has no dropout: model.attention=flash does")
-    q, k, v = _flat(query, key, value, segments)
+    key, value = _keys_of(key, value, segments)
     attended = varlen_attn(
-        q,
-        k,
-        v,
+        query,
+        key,
+        value,
         segments.query_borders,
         segments.key_borders,
         segments.longest,
         segments.shared + segments.longest,
-        scale=scaling,
-        window_size=_window(sliding_window),
+        scale=options.scale,
+        window_size=_window(options),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(attended, torch.Tensor)
-    return attended[None], None
+    return attended
 
 
-@torch.compiler.disable
-def packed_flash_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    segments: Segments | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """FlashAttention of the flash-attn package. Raises ValueError as the CPU's does."""
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, options: Options
+) -> torch.Tensor:
+    """FlashAttention of the flash-attn package."""
     from flash_attn import flash_attn_varlen_func
 
-    segments = _checked(query, key, segments, options)
-    q, k, v = _flat(query, key, value, segments)
-    attended = flash_attn_varlen_func(
-        q,
-        k,
-        v,
+    key, value = _keys_of(key, value, segments)
+    attended: torch.Tensor = flash_attn_varlen_func(
+        query,
+        key,
+        value,
         segments.query_borders,
         segments.key_borders,
         segments.longest,
         segments.shared + segments.longest,
-        dropout_p=dropout if module.training else 0.0,
-        softmax_scale=scaling,
+        dropout_p=options.dropout,
+        softmax_scale=options.scale,
         causal=True,
-        window_size=_window(sliding_window),
+        window_size=_window(options),
     )
-    return attended[None], None
+    return attended
 
 
-def _checked(query: torch.Tensor, key: torch.Tensor, segments: Segments | None, options: dict[str, Any]) -> Segments:
-    unsupported = [name for name in ("softcap", "s_aux") if options.get(name) is not None]
-    if unsupported:
-        raise ValueError(f"this model's attention needs {', '.join(unsupported)}, which packed attention does not have")
-    tokens = query.shape[2]
-    if query.shape[0] != 1 or key.shape[2] != tokens:
-        raise ValueError("packed attention takes one flat row and no cache: set_attn_implementation('sdpa') for others")
-    return segments or Segments((0, tokens), device=query.device)
-
-
-def _flat(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``[tokens, heads, head_dim]``; before each segment's keys and values come those that it shares.
+def _keys_of(key: torch.Tensor, value: torch.Tensor, segments: Segments) -> tuple[torch.Tensor, torch.Tensor]:
+    """Before each segment's keys and values come those that it shares.
 
     Causal FlashAttention lines the last query up with the last key, so that every query sees what is shared.
     """
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    if (positions := segments.key_positions) is not None:
-        k, v = k.index_select(0, positions), v.index_select(0, positions)
-    return q, k, v
+    positions = segments.key_positions
+    return (key, value) if positions is None else (key.index_select(0, positions), value.index_select(0, positions))
 
 
-def _window(sliding_window: int | None) -> tuple[int, int]:
+def _window(options: Options) -> tuple[int, int]:
     """Causal; a window of n tokens counts the query's own."""
-    return (-1 if sliding_window is None else sliding_window - 1, 0)
+    return (-1 if options.window is None else options.window - 1, 0)
 
 
-def _gather(parts: list[torch.Tensor], group: Alike) -> list[torch.Tensor]:
-    """``[tokens, heads, dim]`` at the group's positions → ``[segments, heads, longest, dim]``.
+def _gather(part: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """``[tokens, heads, dim]`` at ``[segments, longest]`` positions → ``[segments, heads, longest, dim]``.
 
     ``index_select``, because the backward of plain indexing is several times slower.
     """
-    gathered = []
-    for part, index in zip(parts, (group.queries, group.keys, group.keys), strict=True):
-        chosen = part.index_select(0, index.clamp(min=0).flatten())
-        gathered.append(chosen.view(*index.shape, *chosen.shape[1:]).transpose(1, 2))
-    return gathered
+    chosen = part.index_select(0, index.clamp(min=0).flatten())
+    return chosen.view(*index.shape, *chosen.shape[1:]).transpose(1, 2)
 
 
-def _causal(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float, window: int | None
-) -> torch.Tensor:
+def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: Options) -> torch.Tensor:
     """Causal attention within each of ``[segments, heads, longest, head_dim]``; the last query sees the last key."""
     own, seen = query.shape[2], key.shape[2]
-    windowed = window is not None and window < seen
+    windowed = options.window is not None and options.window < seen
     repeats = query.shape[1] // key.shape[1]
     if own > PLAIN_UP_TO and not windowed:
         mask = None if own == seen else torch.ones(own, seen, dtype=torch.bool, device=query.device).tril(seen - own)
         return scaled_dot_product_attention(
-            query, key, value, mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=repeats > 1
+            query,
+            key,
+            value,
+            mask,
+            dropout_p=options.dropout,
+            is_causal=mask is None,
+            scale=options.scale,
+            enable_gqa=repeats > 1,
         )
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     hidden = torch.ones(own, seen, dtype=torch.bool, device=query.device).triu(seen - own + 1)
     if windowed:
-        hidden |= torch.ones(own, seen, dtype=torch.bool, device=query.device).tril(seen - own - int(window or 0))
-    scores = (query @ key.transpose(-1, -2) * scale).masked_fill(hidden, float("-inf"))
+        hidden |= torch.ones_like(hidden).tril(seen - own - int(options.window or 0))
+    scores = (query @ key.transpose(-1, -2) * options.scale).masked_fill(hidden, float("-inf"))
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return drop(weights, dropout) @ value if dropout else weights @ value
+    return (drop(weights, options.dropout) if options.dropout else weights) @ value
+
+
+packed_cpu_attention = packed(_block_diagonal)
+packed_varlen_attention = packed(_varlen)
+packed_flash_attention = packed(_flash)
 
 
 def register() -> None:
