@@ -17,7 +17,7 @@ smoke: $(STAMP) ## the epoch ablation on the standard library's documentation, w
 	$(BIN)/python -m ftx.train experiment=stdlib_docs_epochs $(WORDS)
 
 test: $(STAMP) ## the tests that need neither a GPU nor a network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-all: lint test ## lint and every test
 
