@@ -36,7 +36,14 @@ RUN = (
     "hardware.micro_batch=2",
 )
 LORA = ("method=lora", "method.lora.rank=4", "schedule.learning_rate=1e-2")
-QLORA = ("method=qlora", *LORA[1:], "method.optimizer=adamw_torch_fused")
+QLORA = (
+    "method=qlora",
+    *LORA[1:],
+    "method.optimizer=adamw_torch_fused",
+    "hardware.precision=fp32",
+    "model.architecture.hidden_size=64",
+    "model.architecture.head_dim=16",
+)
 NEFTUNE = ("method.neftune_alpha=5",)
 PACKED = ("data.packing=true", "data.packing_scope=global_batch")
 
