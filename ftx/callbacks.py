@@ -10,14 +10,16 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ftx import checkpoints, metrics_log
-from ftx.config.checks import ranks
+from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig, ScheduleConfig
 from ftx.data.order import TrainingOrder
 from ftx.data.prepare import Prepared
+from ftx.distributed import any_of, is_main, rank_of
 from ftx.flops import Utilisation
-from ftx.loss import TokenLoss, evaluate_loss
+from ftx.loss import TokenLoss, shared_mean_loss
 from ftx.profiling import ProfileWindow
 from ftx.progress import Progress
+from ftx.resume import note_origin
 from ftx.run_folder import RunFolder, write_json
 from ftx.saving import Saver
 from ftx.stopping import StopRequest
@@ -77,7 +79,7 @@ class RunCallback(TrainerCallback):
     def __post_init__(self) -> None:
         self._clock = StepClock()
         self._system = SystemMetrics(self.folder.system, enabled=self.run.tracking.system_metrics)
-        self._profile = ProfileWindow(self.run.schedule.profile_steps, self.folder.profile)
+        self._profile = ProfileWindow(self.run.schedule.profile_steps if is_main() else [], self.folder.profile)
         self._facts = ""
         self._step_ended = 0.0
 
@@ -94,7 +96,10 @@ class RunCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Dropout by seed, step and rank: the same after a resume, whatever was drawn before."""
         self._profile.step_begins(state.global_step + 1)
+        drawn = np.random.SeedSequence([self.run.seed, state.global_step, rank_of(self.run).index]).generate_state(1)
+        torch.manual_seed(int(drawn[0]))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,7 +131,7 @@ class RunCallback(TrainerCallback):
         control.should_save = self.length.saves(schedule, step)
         if self.length.evaluates(schedule, step):
             self._evaluate(kwargs["model"], state)
-        if self.stop.reason:
+        if any_of(bool(self.stop.reason)):
             control.should_training_stop = True
             control.should_save = True
         # Weights first: a resume begins behind its checkpoint.
@@ -155,6 +160,8 @@ class RunCallback(TrainerCallback):
         seconds, tps = self._clock.read(step, seen.total)
         mfu = self.utilisation.read(first, step, seconds * (step - first))
         train_loss = self.token_loss.mean_and_reset()
+        if not is_main():
+            return
         row = {
             "step": step,
             "epoch": state.epoch,
@@ -177,7 +184,10 @@ class RunCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         written = checkpoints.writing_folder(self.folder) / f"checkpoint-{state.global_step}"
-        write_json(written / LOSS_STATE, self.token_loss.state())
+        loss_state = self.token_loss.state()  # adds up over the ranks: all of them have written their part
+        if is_main():
+            write_json(written / LOSS_STATE, loss_state)
+            note_origin(written, self.run, kwargs["model"], kwargs["optimizer"])
         is_due = self.length.saves(self.run.schedule, state.global_step)
         self.saver.publish(state.global_step, may_be_best=is_due)
         self._clock.leave_out(time.perf_counter() - self._step_ended)
@@ -192,10 +202,10 @@ class RunCallback(TrainerCallback):
         if not len(self.prepared.evaluation):
             return
         begin = time.perf_counter()
-        device = next(model.parameters()).device
-        loss = evaluate_loss(model, self.prepared.evaluation, device)
-        self._write({"step": state.global_step, "epoch": state.epoch or 0.0, "eval_loss": loss.mean})
-        self.saver.hear(state.global_step, loss.mean)
+        loss = shared_mean_loss(model, self.prepared.evaluation, rank_of(self.run))
+        self.saver.hear(state.global_step, loss)
+        if is_main():
+            self._write({"step": state.global_step, "epoch": state.epoch or 0.0, "eval_loss": loss})
         self._clock.leave_out(time.perf_counter() - begin)
 
     def _write(self, row: dict[str, Any]) -> None:

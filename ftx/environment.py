@@ -1,6 +1,7 @@
 """Every environment variable that ftx reads or sets; no other module touches ``os.environ``."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -54,6 +55,41 @@ def hub_is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
 
 
-def child_environment(threads: int) -> dict[str, str]:
-    """The environment of a run that gets a process of its own and ``threads`` CPU threads."""
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+@dataclass(frozen=True)
+class Rank:
+    """Which of a run's processes this is."""
+
+    index: int = 0
+    count: int = 1
+    local: int = 0
+    """Its number among those on the same machine: the device it uses."""
+
+    @property
+    def is_main(self) -> bool:
+        """The one that writes and speaks."""
+        return self.index == 0
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the processes of a run meet: the address of rank 0."""
+
+    host: str
+    port: int
+
+
+def this_rank() -> Rank:
+    """As whoever started this process says; alone where nobody does."""
+    values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    index, count, local = (int(value) for value in values if value is not None) if None not in values else (0, 1, 0)
+    return Rank(index, count, local)
+
+
+def child_environment(threads: int, rank: Rank | None = None, meet_at: Rendezvous | None = None) -> dict[str, str]:
+    """The environment of a run, or of one rank of it, that gets a process of its own and ``threads`` CPU threads."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if rank is not None:
+        environment |= {"RANK": str(rank.index), "WORLD_SIZE": str(rank.count), "LOCAL_RANK": str(rank.local)}
+    if meet_at is not None:
+        environment |= {"MASTER_ADDR": meet_at.host, "MASTER_PORT": str(meet_at.port)}
+    return environment

@@ -1,6 +1,6 @@
 """Cross-entropy over supervised tokens only, summed over the global batch and divided by its supervised tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,10 @@ import torch
 from torch import distributed
 
 from ftx.compiled import without_compiling
-from ftx.data.collate import collate
+from ftx.data.collate import NO_ROW, collate
 from ftx.data.store import Row
+from ftx.distributed import added_up
+from ftx.environment import Rank
 from ftx.head import loss_in_head, losses_of
 
 # Short rows go through the model together up to so many tokens when nothing has to be kept for a backward pass.
@@ -52,16 +54,18 @@ class TokenLoss:
         return [(rank, at) for rank, at in of_ranks.nonzero().tolist()]
 
     def mean_and_reset(self) -> float:
-        """The mean over the supervised tokens since the last call."""
-        mean = float(self._sum) / max(self._tokens, 1)
+        """The mean over the supervised tokens of all ranks since the last call; all of them have to call it."""
+        summed, tokens = added_up([float(self._sum), self._tokens])
         self._sum, self._tokens = 0.0, 0
-        return mean
+        return summed / max(tokens, 1)
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint has to keep so that the next row after a resume is the same."""
-        return {"sum": float(self._sum), "tokens": self._tokens}
+        """What a checkpoint has to keep so that the next row after a resume is the same: the sums over all ranks."""
+        summed, tokens = added_up([float(self._sum), self._tokens])
+        return {"sum": summed, "tokens": int(tokens)}
 
     def restore(self, state: dict[str, float]) -> None:
+        """For rank 0: it speaks for all ranks, however many there were."""
         self._sum, self._tokens = torch.tensor(state["sum"], dtype=torch.float32), int(state["tokens"])
 
 
@@ -77,15 +81,29 @@ class EvaluatedLoss:
         return sum(self.sums) / max(sum(self.tokens), 1)
 
 
-@torch.no_grad()
+def shared_mean_loss(model: torch.nn.Module, rows: Sequence[Row], rank: Rank) -> float:
+    """The mean over the supervised tokens of ``rows``, each computed by one of the ranks, which all get the result.
+
+    All of them go through the model equally often: where its weights are shared out, each needs the others.
+    """
+    own = _evaluate(model, _share(_up_to(EVALUATED_TOGETHER, rows), rank), next(model.parameters()).device)
+    summed, tokens = added_up([sum(own.sums), sum(own.tokens)])
+    return summed / max(tokens, 1)
+
+
 def evaluate_loss(model: torch.nn.Module, rows: Sequence[Row], device: torch.device) -> EvaluatedLoss:
     """Every conversation of ``rows`` once; the same for any packing, since segments do not see each other."""
+    return _evaluate(model, _up_to(EVALUATED_TOGETHER, rows), device)
+
+
+@torch.no_grad()
+def _evaluate(model: torch.nn.Module, batches: Iterable[list[Row]], device: torch.device) -> EvaluatedLoss:
     was_training = model.training
     model.eval()
     loss_in_head(model)
     sums: list[float] = []
     tokens: list[int] = []
-    for together in _up_to(EVALUATED_TOGETHER, rows):
+    for together in batches:
         batch = {name: value.to(device) if hasattr(value, "to") else value for name, value in collate(together).items()}
         labels = batch.pop("labels")[1:]
         with without_compiling():
@@ -96,6 +114,17 @@ def evaluate_loss(model: torch.nn.Module, rows: Sequence[Row], device: torch.dev
         tokens += torch.bincount(segment, minlength=count).tolist()
     model.train(was_training)
     return EvaluatedLoss(sums, tokens)
+
+
+def _share(batches: Iterable[list[Row]], rank: Rank) -> Iterator[list[Row]]:
+    """Every so many-th batch, and a row of nobody's where the last round does not reach this rank."""
+    number = -1
+    for number, batch in enumerate(batches):
+        if number % rank.count == rank.index:
+            yield batch
+    left_over = (number + 1) % rank.count
+    if left_over and rank.index >= left_over:
+        yield [NO_ROW]
 
 
 def _up_to(tokens: int, rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -53,20 +53,16 @@ def check_first_conversations(run: RunConfig) -> None:
 
 def check_hardware(run: RunConfig) -> None:
     hardware = run.hardware
-    ranks = hardware.nodes * hardware.processes_per_node
+    if hardware.nodes > 1:
+        raise UserError(f"hardware.nodes={hardware.nodes}: launcher=local starts processes on this machine only; set 1")
     if hardware.device == "cpu":
-        if ranks > 1:
-            raise UserError(
-                f"hardware.nodes={hardware.nodes} hardware.processes_per_node={hardware.processes_per_node}: "
-                "launcher=local starts one process for each run on a CPU; leave both at 1"
-            )
         return
     gpus = count_gpus()
-    wanted = f"{hardware.nodes} × {hardware.gpus_per_node} {hardware.gpu or 'GPU'}"
-    here = f"this machine has {gpus or 'no'} GPU"
-    if gpus >= hardware.gpus_per_node and hardware.nodes == 1:
-        here += ", but runs are computed by one process on the CPU so far"
-    raise UserError(f"hardware asks for {wanted}; {here}: look at it with --cfg job, or start it with hardware=cpu")
+    if gpus < hardware.gpus_per_node:
+        raise UserError(
+            f"hardware asks for {hardware.gpus_per_node} {hardware.gpu or 'GPU'}; this machine has {gpus or 'no'} GPU: "
+            "look at it with --cfg job, or start it with hardware=cpu"
+        )
 
 
 def check_kernels(run: RunConfig) -> None:

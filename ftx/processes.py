@@ -1,10 +1,17 @@
-"""Which process holds something, and whether it is still there."""
+"""Which process holds something, whether it is still there, and which process ends with which."""
 
+import ctypes
 import os
+import signal
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+
+from ftx.errors import ExitCode
+
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,14 @@ def is_running(holder: Holder) -> bool:
     except PermissionError:  # another user's, and hidden from /proc
         return True
     return True
+
+
+def die_with(launcher: int) -> None:
+    """On Linux, get SIGTERM when the launcher dies, however it dies; elsewhere the run goes on alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher:  # it died while this process was still importing
+            sys.exit(ExitCode.INTERRUPTED)
 
 
 @cache

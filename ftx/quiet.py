@@ -16,3 +16,9 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated.*")
     # A random model has no file that peft could compare the vocabulary with.
     warnings.filterwarnings("ignore", message="Could not find a config file in.*")
+    for called in ("all_gather_into_tensor", "reduce_scatter_tensor", "broadcast_buffers"):  # by DeepSpeed, accelerate
+        warnings.filterwarnings("ignore", message=f".*`(torch.distributed.)?{called}` is deprecated.*")
+    # Trainer accumulates itself and tells accelerate 1; DeepSpeed has to know the real number.
+    logging.getLogger("accelerate.accelerator").addFilter(
+        lambda record: "Gradient accumulation steps mismatch" not in record.getMessage()
+    )

@@ -15,9 +15,10 @@ import torch
 
 from ftx import checkpoints, progress
 from ftx.checkpoints import Best
-from ftx.config.checks import ranks
+from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, says_full, size_of
+from ftx.distributed import is_main
 from ftx.run_folder import RunFolder, publish_folder
 
 # Random states, Trainer's own record, configurations, the tokenizer.
@@ -57,7 +58,10 @@ def _count(weights: torch.nn.Parameter) -> int:
 
 
 class Saver:
-    """The writes of one run. ``write_model`` puts weights and tokenizer in Hugging Face layout into a folder."""
+    """The writes of one run. ``write_model`` puts weights and tokenizer in Hugging Face layout into a folder.
+
+    Every rank has one: what is shared out is gathered from all, rank 0 looks after the disk.
+    """
 
     def __init__(self, run: RunConfig, folder: RunFolder, write_model: Callable[[Path], None]) -> None:
         self._run, self._folder, self._write_model = run, folder, write_model
@@ -78,7 +82,7 @@ class Saver:
         at_once = min(saves + bool(resumed_from), 3 if self._run.schedule.best_metric else 2)
         needed = at_once * self._sizes.checkpoint + (copies + 1) * self._sizes.model
         there = free_bytes(self._folder.path)
-        if needed > there + size_of(self._folder.checkpoints):
+        if is_main() and needed > there + size_of(self._folder.checkpoints):
             raise DiskFull(
                 f"this training takes {in_words(needed)} (at least {at_once} checkpoints at a time, {copies} copies of "
                 f"the weights, and model/), {checkpoints.ways_out(self._folder, there)}"
@@ -91,7 +95,8 @@ class Saver:
     def before_checkpoint(self, step: int) -> None:
         """Trainer writes next: until ``publish`` an error is one of writing."""
         what = f"the checkpoint of step {step}"
-        checkpoints.make_room(self._folder, self._sizes.checkpoint, what, self.best)
+        if is_main():
+            checkpoints.make_room(self._folder, self._sizes.checkpoint, what, self.best)
         self._writing = what
 
     def publish(self, step: int, *, may_be_best: bool) -> None:
@@ -99,8 +104,9 @@ class Saver:
         metric, value = self._run.schedule.best_metric, self._evaluated.get(step, math.nan)
         if metric and may_be_best and math.isfinite(value) and (self.best is None or value < self.best.value):
             self.best = Best(step, metric, value)
-        final = checkpoints.publish(self._folder, step, self._run.schedule.keep_checkpoints, self.best)
-        self._sizes = replace(self._sizes, checkpoint=size_of(final))
+        if is_main():
+            final = checkpoints.publish(self._folder, step, self._run.schedule.keep_checkpoints, self.best)
+            self._sizes = replace(self._sizes, checkpoint=size_of(final))
         self._writing = ""
 
     def keep_weights(self, epoch: int) -> None:
@@ -110,7 +116,8 @@ class Saver:
     def publish_model(self) -> None:
         """Write ``model/``."""
         self._write("model/", self._folder.model)
-        shutil.rmtree(checkpoints.writing_folder(self._folder), ignore_errors=True)
+        if is_main():
+            shutil.rmtree(checkpoints.writing_folder(self._folder), ignore_errors=True)
 
     def best_checkpoint(self, last_step: int) -> Path | None:
         """Whose weights ``model/`` gets; None where those of the last step are right."""
@@ -130,7 +137,7 @@ class Saver:
         except Exception as error:
             if not self._writing:
                 raise
-            for half in _half_written(self._folder):
+            for half in _half_written(self._folder) if is_main() else []:
                 shutil.rmtree(half, ignore_errors=True)
             if not says_full(error):
                 raise
@@ -141,12 +148,14 @@ class Saver:
             ) from error
 
     def _write(self, what: str, final: Path) -> None:
-        checkpoints.make_room(self._folder, self._sizes.model, what, self.best)
+        if is_main():
+            checkpoints.make_room(self._folder, self._sizes.model, what, self.best)
         self._writing = what
         writing = final.with_name(f".{final.name}.writing")
         self._write_model(writing)
-        publish_folder(writing, final)
-        self._sizes = replace(self._sizes, model=size_of(final))
+        if is_main():
+            publish_folder(writing, final)
+            self._sizes = replace(self._sizes, model=size_of(final))
         self._writing = ""
 
 

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -12,23 +13,27 @@ from transformers.trainer_callback import PrinterCallback
 from ftx import checkpoints, metrics_log
 from ftx.callbacks import LOSS_STATE, Length, RunCallback, some_of
 from ftx.compiled import compiled_layers, worth_compiling
-from ftx.config.checks import ranks
+from ftx.config.parallel import ranks, strategy_of
 from ftx.config.schema import RunConfig
 from ftx.data.collate import MicroBatchCollator
-from ftx.data.order import MicroBatches, TrainingOrder, order_of
+from ftx.data.order import MicroBatches, OfEveryRank, TrainingOrder, order_of
 from ftx.data.prefix import prefix_to_share
 from ftx.data.prepare import Prepared
+from ftx.distributed import any_of, is_main, rank_of
 from ftx.errors import Interrupted, UserError
 from ftx.flops import Sharing, Utilisation
 from ftx.head import loss_in_head
 from ftx.loss import TokenLoss
 from ftx.neftune import noisy_embeddings, with_noise
 from ftx.optimizers import own_optimizer
+from ftx.partitions import fill_optimizer, master_weights
 from ftx.precision import autocasts
+from ftx.resume import WholeState, converted_folder, copy_saved_weights, load_saved_weights, origin_of, reads_as_it_is
 from ftx.run_folder import RunFolder
 from ftx.saving import Saver
 from ftx.schedules import scheduler_arguments, training_steps
 from ftx.stopping import StopRequest
+from ftx.strategies import let_accelerate_shard_on_cpu, strategy_arguments
 from ftx.throughput import peak_flops
 
 log = logging.getLogger(__name__)
@@ -73,12 +78,14 @@ def train(
     accumulation = micro_batches_in_step(run, order)
     resume = checkpoints.latest(folder)
     step = resume[0] if resume else 0
-    metrics_log.cut_after(folder.metrics, step if resume else -1)
+    rank = rank_of(run)
+    if rank.is_main:
+        metrics_log.cut_after(folder.metrics, step if resume else -1)
     if resume:
         log.info("resuming from step %d of %d", step, length.steps)
     loss_in_head(model, run.model.loss)
     token_loss = TokenLoss()
-    if resume:
+    if resume and rank.is_main:
         token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))
     shared = prefix_to_share(run, order, micro_batches=order.steps_per_epoch * accumulation * ranks(run))
     if shared:
@@ -86,22 +93,28 @@ def train(
 
     def write_model(path: Path) -> None:
         trainer.save_model(str(path))
-        (path / "training_args.bin").unlink(missing_ok=True)
-        prepared.tokenizer.save_pretrained(path)
+        if is_main():
+            (path / "training_args.bin").unlink(missing_ok=True)
+            prepared.tokenizer.save_pretrained(path)
 
     saver = Saver(run, folder, write_model)
     _begin_saving(saver, run, model, resume, length)
     utilisation = _utilisation(run, order, model, shared, accumulation)
     callback = RunCallback(run, prepared, folder, order, length, token_loss, saver, utilisation, stop, on_row)
-    trainer = Trainer(
+    mine = MicroBatches(
+        order, size=run.hardware.micro_batch, accumulation=accumulation, rank=rank.index, ranks=rank.count
+    )
+    trainer = _Trainer(
         model=model,
         args=_arguments(run, folder, length, accumulation),
-        train_dataset=MicroBatches(order, size=run.hardware.micro_batch, accumulation=accumulation),
+        train_dataset=OfEveryRank(mine, rank.count),
         data_collator=with_noise(MicroBatchCollator(shared), run),
         compute_loss_func=token_loss,
         callbacks=[callback],
         optimizer_cls_and_kwargs=own_optimizer(run),
     )
+    if resume and not reads_as_it_is(run, origin_of(resume[1])):
+        trainer.reads_otherwise(WholeState(resume[1], step, converted_folder(folder)), strategy_of(run))
     trainer.remove_callback(PrinterCallback)
     compiling = worth_compiling(run, model, order.seen(length.steps).total)
     with (
@@ -112,16 +125,16 @@ def train(
     ):
         if resume and step == length.steps:
             # Only model/ is missing; Trainer would add a step where max_steps cuts an epoch short.
-            trainer._load_from_checkpoint(str(resume[1]))
+            trainer.take_weights(resume[1])
         else:
             trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
             step = trainer.state.global_step
         if step == length.steps:
             if best := saver.best_checkpoint(step):
-                trainer._load_from_checkpoint(str(best))
+                trainer.take_weights(best)
             saver.publish_model()
-    if stop.reason:
-        raise Interrupted(stop.reason)
+    if any_of(bool(stop.reason)):
+        raise Interrupted(stop.reason or "another rank was told to stop")
 
 
 def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: int) -> TrainingArguments:
@@ -130,7 +143,7 @@ def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: 
     An item of the data set is a whole micro-batch, so Trainer's own batches are of one.
     """
     schedule, method, hardware = run.schedule, run.method, run.hardware
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints.writing_folder(folder)),
         max_steps=length.steps,
         per_device_train_batch_size=1,
@@ -156,7 +169,12 @@ def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: 
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=hardware.device == "cuda",
+        accelerator_config={"even_batches": False, "dispatch_batches": False},
+        **strategy_arguments(run, accumulation),
     )
+    if strategy_of(run) == "fsdp" and hardware.device == "cpu":
+        let_accelerate_shard_on_cpu()
+    return arguments
 
 
 def _utilisation(
@@ -180,3 +198,62 @@ def _begin_saving(
     saves = sum(length.saves(run.schedule, one) for one in to_come)
     copies = sum(length.keeps_weights(run.schedule, one) for one in to_come)
     saver.begin(model, checkpoint, saves=saves, copies=copies)
+
+
+class _Trainer(Trainer):
+    """Trainer, which also goes on from a checkpoint that another strategy wrote, and saves tied weights once."""
+
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    _whole: WholeState | None = None
+    _strategy = ""
+    _taken: Path | None = None
+
+    def reads_otherwise(self, whole: WholeState, strategy: str) -> None:
+        """The next ``train`` goes on from ``whole``, however it was written."""
+        self._whole, self._strategy = whole, strategy
+
+    def take_weights(self, checkpoint: Path) -> None:
+        """What is saved from now on are the weights of a checkpoint; a process alone has them in its model too."""
+        self._taken = checkpoint
+        if self._whole is not None:
+            self._whole.forget()
+        if self.args.world_size == 1:
+            load_saved_weights(self.model, checkpoint)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self._taken is None or output_dir is None:
+            super().save_model(output_dir, _internal_call)
+        elif is_main():
+            copy_saved_weights(self._taken, Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._whole is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        if self._whole is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self._whole.load_weights(self.model)
+        masters = master_weights(self._strategy, self.model)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        fill_optimizer(self._strategy, self.model, self.optimizer.optimizer, self._whole, masters)
+        self._set_schedule(self._whole.scheduler)
+        self._whole.forget()
+        return prepared
+
+    def _set_schedule(self, saved: dict[str, Any]) -> None:
+        """All groups of parameters have one learning rate, but not every strategy keeps empty groups."""
+        own, (learning_rate, *_) = self.lr_scheduler.state_dict(), saved["_last_lr"]
+        of_each = {"base_lrs": own["base_lrs"], "_last_lr": [learning_rate] * len(own["base_lrs"])}
+        self.lr_scheduler.load_state_dict({**saved, **of_each, "lr_lambdas": own["lr_lambdas"]})
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Gathered from all ranks, a weight that has two names comes twice."""
+        if state_dict is not None:
+            twice = getattr(self.model, "all_tied_weights_keys", {})
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in twice}
+        super()._save(output_dir, state_dict)

@@ -1,4 +1,4 @@
-"""On this machine: a single run in this process, each run of a sweep in a process of its own."""
+"""On this machine: a single run in this process, each run of a sweep and each of several ranks in one of its own."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from typing import Any
 
 from ftx import progress
 from ftx.config.compose import ComposedRun, Composition
+from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint
 from ftx.environment import child_environment
@@ -22,6 +23,7 @@ from ftx.report import write_report
 from ftx.run_folder import RunFolder, find_run_folder, move_aside, open_run_folder
 from ftx.scores import describe
 from ftx.sweep_folder import Member, Sweep, open_sweep, state_of
+from launchers.ranks import run_ranks, threads_of_each
 
 POLL_SECONDS = 0.2
 
@@ -37,6 +39,8 @@ def launch_run(composed: ComposedRun, folder: RunFolder) -> ExitCode:
         progress.say(f"{at_it} is at it; left alone")
         return ExitCode.FAILED
     describe_on_disk(composed, folder)
+    if ranks(composed.run) > 1:
+        return run_ranks(folder, composed.run, threads_of_each(composed.run), with_time=False)
     from ftx.job import run_job
 
     with progress.also_into(folder.log):
@@ -124,10 +128,12 @@ def _epochs(one: _Waiting) -> int:
 
 def _start(one: _Waiting, parallel: int) -> "subprocess.Popen[bytes]":
     """The run in a process and session of its own; what it says goes to its log.txt."""
-    threads = one.run.hardware.threads or max(1, (os.cpu_count() or 1) // parallel)
+    threads = threads_of_each(one.run, parallel)
+    here = [str(one.folder.path), str(os.getpid())]
+    command = ["launchers.ranks", *here, str(threads)] if ranks(one.run) > 1 else ["ftx.job", *here]
     with one.folder.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "ftx.job", str(one.folder.path), str(os.getpid())],
+            [sys.executable, "-m", *command],
             env=child_environment(threads),
             stdin=subprocess.DEVNULL,
             stdout=log,

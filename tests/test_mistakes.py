@@ -132,10 +132,11 @@ TOGETHER: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tilde": (["data=jsonl", "data.path=~/a.jsonl"], ["data.path=~/a.jsonl", "'data.path=\"~/a.jsonl\"'"]),
     "no GPU": (["hardware=8xH100", "schedule.global_batch_size=8"], ["8 NVIDIA H100", "no GPU", "hardware=cpu"]),
     "batch of eight GPUs": (["hardware=8xH100"], ["global_batch_size=2", "8", "schedule.global_batch_size=8"]),
-    "processes on a CPU": (
-        ["hardware.processes_per_node=2", "schedule.global_batch_size=4"],
-        ["hardware.processes_per_node=2", "launcher=local", "leave both at 1"],
+    "several machines": (
+        ["hardware.nodes=2", "schedule.global_batch_size=4"],
+        ["hardware.nodes=2", "launcher=local", "this machine only", "set 1"],
     ),
+    "strategy of one process": (["hardware.strategy=zero3"], ["hardware.strategy=zero3", "nothing to share"]),
     "GPUs of a CPU": (["hardware.gpus_per_node=1"], ["hardware.gpus_per_node=1", "hardware with GPUs"]),
     "fp16 on a CPU": (["hardware.precision=fp16"], ["hardware.precision=fp16", "fp32 or bf16"]),
     "tracking": (["tracking.uri=mlruns"], ["tracking.uri=mlruns", "sqlite:///FILE", "http://HOST:PORT"]),

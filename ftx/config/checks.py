@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.keys import did_you_mean, flat, schema_fields
+from ftx.config.parallel import check_parallel, ranks
 from ftx.config.schema import RunConfig
 from ftx.config.training_checks import check_best, check_method, check_profile, check_schedule
 from ftx.environment import CHECKOUT
@@ -66,11 +67,6 @@ NAME = re.compile(r"[^\W_][\w.+=-]{0,199}")
 LARGEST_INTEGER = 2**32 - 1
 
 
-def ranks(run: RunConfig) -> int:
-    """Processes over all nodes."""
-    return run.hardware.nodes * run.hardware.processes_per_node
-
-
 def check_run(run: RunConfig) -> None:
     """Raise UserError for the first value, or pair of values, that cannot be."""
     check_values(run)
@@ -85,6 +81,7 @@ def check_run(run: RunConfig) -> None:
         check_profile,
         _check_hardware,
         _check_attention,
+        check_parallel,
         _check_template,
         check_data,
         _check_tasks,

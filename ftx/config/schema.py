@@ -203,7 +203,9 @@ class HardwareConfig:
     nodes: int = key(1, minimum=1, identity=False)
     gpus_per_node: int = key(0, minimum=0, identity=False)
     processes_per_node: int = key(1, minimum=1, identity=False)
-    strategy: str = key("ddp", choices=("ddp", "zero1", "zero2", "zero3"), identity=False)
+    # How several processes share the work: auto is zero2. ddp keeps everything whole in each of them, zero1 shares out
+    # the optimizer's state, zero2 the gradients too, zero3 and fsdp (PyTorch's own) the weights too.
+    strategy: str = key("auto", choices=("auto", "ddp", "zero1", "zero2", "zero3", "fsdp"), identity=False)
     precision: str = key("fp32", choices=("fp32", "bf16", "fp16"))
     # Rows that one device takes through the model at once.
     micro_batch: int = key(1, minimum=1, identity=False)

@@ -3,6 +3,7 @@
 import math
 
 from ftx.config.data_checks import has_held_out_source
+from ftx.config.parallel import ONE_PROCESS, strategy_of
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
@@ -22,10 +23,10 @@ def check_method(run: RunConfig) -> None:
             f"method.optimizer={method.optimizer}: rounds its own way; method.stochastic_rounding=true needs "
             f"{' or '.join(TORCH_OPTIMIZERS)}"
         )
-    sharded = hardware.nodes * hardware.processes_per_node > 1 and hardware.strategy != "ddp"
-    if method.master_weights == "none" and sharded:
+    strategy = strategy_of(run)
+    if method.master_weights == "none" and strategy not in (ONE_PROCESS, "ddp"):
         raise UserError(
-            f"method.master_weights=none: hardware.strategy={hardware.strategy} keeps 32-bit weights of its own; say "
+            f"method.master_weights=none: hardware.strategy={strategy} keeps 32-bit weights of its own; say "
             "hardware.strategy=ddp, or leave method.master_weights out"
         )
 

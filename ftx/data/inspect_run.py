@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ftx.config.checks import ranks
 from ftx.config.data_checks import SHUFFLED
+from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.conversation import Conversation
 from ftx.data.conversation_store import ConversationStore

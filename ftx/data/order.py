@@ -177,7 +177,7 @@ class MicroBatches(Sequence[list[Row]]):
 
     def __init__(self, order: TrainingOrder, *, size: int, accumulation: int, rank: int = 0, ranks: int = 1) -> None:
         self._order, self._size, self._accumulation = order, size, accumulation
-        self._rank, self._ranks = rank, ranks
+        self.rank, self._ranks = rank, ranks
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -195,8 +195,30 @@ class MicroBatches(Sequence[list[Row]]):
             shares = self._order.micro_batches(
                 self._epoch, step, ranks=self._ranks, size=self._size, count=self._accumulation
             )
-            self._step, self._current = step, shares[self._rank]
+            self._step, self._current = step, shares[self.rank]
         return [self._order.row(items, self._epoch) for items in self._current[at]]
+
+
+class OfEveryRank(Sequence[list[Row]]):
+    """The micro-batches of all ranks in turn, as accelerate shares them out: item ``n`` to rank ``n % ranks``.
+
+    Each rank is asked for its own ones only, and those are all that ``mine`` has.
+    """
+
+    def __init__(self, mine: MicroBatches, ranks: int) -> None:
+        self._mine, self._ranks = mine, ranks
+
+    def set_epoch(self, epoch: int) -> None:
+        self._mine.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._mine) * self._ranks
+
+    def __getitem__(self, index: int) -> list[Row]:  # type: ignore[override]
+        at, rank = divmod(index, self._ranks)
+        if rank != self._mine.rank:
+            raise IndexError(f"item {index} is another rank's")
+        return self._mine[at]
 
 
 def _cut(items: np.ndarray, size: int) -> list[np.ndarray]:

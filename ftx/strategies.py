@@ -1,0 +1,53 @@
+"""What Trainer is told for each way of sharing a run among processes: composed from the run, kept by hand nowhere."""
+
+from typing import Any
+
+from ftx.config.parallel import strategy_of, zero_stage
+from ftx.config.schema import RunConfig
+from ftx.precision import autocasts
+
+
+def strategy_arguments(run: RunConfig, accumulation: int) -> dict[str, Any]:
+    """Arguments of TrainingArguments."""
+    strategy = strategy_of(run)
+    arguments: dict[str, Any] = {}
+    if zero_stage(strategy):
+        arguments["deepspeed"] = deepspeed_config(run, accumulation)
+    elif strategy == "fsdp":
+        arguments |= {"fsdp": True, "fsdp_config": fsdp_config()}
+    elif strategy == "ddp":
+        # Every micro-batch takes every parameter into its graph, also one without rows; buffers never change.
+        arguments |= {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
+    return arguments
+
+
+def deepspeed_config(run: RunConfig, accumulation: int) -> dict[str, Any]:
+    """DeepSpeed's settings for a run of ``accumulation`` micro-batches a step."""
+    stage = zero_stage(strategy_of(run))
+    short = run.hardware.precision if autocasts(run) else "fp32"
+    zero: dict[str, Any] = {"stage": stage, "contiguous_gradients": True, "overlap_comm": run.hardware.device == "cuda"}
+    if stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    return {
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": short == "bf16"},
+        "fp16": {"enabled": short == "fp16"},
+        "train_micro_batch_size_per_gpu": 1,  # an item is a whole micro-batch
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": run.method.max_grad_norm,
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
+
+
+def fsdp_config() -> dict[str, Any]:
+    """FSDP2, each layer of the model a unit; checkpoints are whole, so that any number of ranks reads them."""
+    return {"version": 2, "reshard_after_forward": True, "state_dict_type": "FULL_STATE_DICT"}
+
+
+def let_accelerate_shard_on_cpu() -> None:
+    """Accelerate passes over FSDP unless the processes are those of GPUs, although PyTorch's FSDP2 needs none."""
+    from accelerate.state import DistributedType, PartialState
+
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

@@ -1,0 +1,153 @@
+"""The processes of one run on this machine: started together, stopped together, ended when one of them dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from ftx import progress
+from ftx.config.parallel import ranks
+from ftx.config.schema import RunConfig
+from ftx.environment import Rank, Rendezvous, child_environment, processors
+from ftx.errors import ExitCode, Interrupted
+from ftx.processes import die_with
+from ftx.rank_failure import RankFailure, first_failure, forget_failure, note_failure
+from ftx.run_folder import RunFolder
+from ftx.stopping import StopRequest, listening
+
+POLL_SECONDS = 0.1
+# How long the others have to say themselves why they cannot go on without a dead rank.
+GRACE_SECONDS = 20.0
+
+Process = subprocess.Popen[bytes]
+
+
+def threads_of_each(run: RunConfig, side_by_side: int = 1) -> int:
+    """CPU threads of one process where ``side_by_side`` runs share this machine."""
+    return run.hardware.threads or max(1, processors() // (side_by_side * ranks(run)))
+
+
+def run_ranks(folder: RunFolder, run: RunConfig, threads: int, *, with_time: bool) -> ExitCode:
+    """One process for each rank until all have ended; what rank 0 says goes where this process's words go.
+
+    What the others say is in ``log-rank<n>.txt``. ``with_time``: the words go to a log file.
+    """
+    forget_failure(folder)
+    meet_at = Rendezvous("127.0.0.1", _free_port())
+    count = ranks(run)
+    with listening() as stop, ExitStack() as stack:
+        processes: list[Process] = []
+        stack.callback(_kill_all, processes)
+        for index in range(count):
+            environment = child_environment(threads, Rank(index, count, index), meet_at)
+            processes.append(_start(folder, index, environment, with_time))
+        return _Watch(folder, processes, stop).until_the_end()
+
+
+def _start(folder: RunFolder, index: int, environment: dict[str, str], with_time: bool) -> Process:
+    """In a session of its own: Ctrl-C reaches it through us only, once."""
+    with ExitStack() as stack:
+        log = None if index == 0 else stack.enter_context((folder.path / f"log-rank{index}.txt").open("ab"))
+        say_to = "log" if with_time or index else "console"
+        return subprocess.Popen(
+            [sys.executable, "-m", "ftx.job", str(folder.path), str(os.getpid()), say_to],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+class _Watch:
+    """Passes signals on and ends what a dead rank leaves behind."""
+
+    def __init__(self, folder: RunFolder, processes: list[Process], stop: StopRequest) -> None:
+        self._folder, self._processes, self._stop = folder, processes, stop
+        self._told = False
+        self._alone_since: float | None = None
+        self._death: RankFailure | None = None
+
+    def until_the_end(self) -> ExitCode:
+        while None in self._codes():
+            try:
+                if self._stop.reason and not self._told:
+                    self._told = True
+                    self._send(signal.Signals[self._stop.reason])
+                self._see_to_the_rest()
+                time.sleep(POLL_SECONDS)
+            except Interrupted:  # told a second time: to end at once
+                self._send(signal.SIGTERM)
+        self._look_for_a_death()
+        return self._outcome()
+
+    def _codes(self) -> list[int | None]:
+        return [process.poll() for process in self._processes]
+
+    def _look_for_a_death(self) -> None:
+        """By a signal that was not ours: of that, only we know."""
+        for index, code in enumerate(self._codes()):
+            if code is not None and code < 0 and self._death is None and self._alone_since is None:
+                reason = f"process {self._processes[index].pid} was killed by {signal.Signals(-code).name}"
+                self._death = RankFailure(index, reason)
+                note_failure(self._folder, self._death)
+
+    def _see_to_the_rest(self) -> None:
+        """Ranks cannot go on without one that is gone: they have a while to notice and say so, then they are ended."""
+        self._look_for_a_death()
+        codes = self._codes()
+        failed = any(code not in (None, ExitCode.FINISHED, ExitCode.INTERRUPTED) for code in codes)
+        gave_up = ExitCode.INTERRUPTED in codes and not self._told
+        if not failed and not gave_up:
+            return
+        if self._alone_since is None:
+            self._alone_since = time.monotonic()
+        waited = time.monotonic() - self._alone_since
+        if failed and waited > 2 * GRACE_SECONDS:
+            self._send(signal.SIGKILL)
+        elif not self._told and (waited > GRACE_SECONDS or codes[0] is not None):
+            self._told = True
+            self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def _outcome(self) -> ExitCode:
+        """Rank 0's own word on how the run ended, unless another rank's death was the reason for it."""
+        code, first = self._processes[0].returncode, self._death or first_failure(self._folder)
+        forget_failure(self._folder)
+        was_told = self._stop.reason and code == ExitCode.INTERRUPTED
+        if first is None or was_told or code in (ExitCode.FINISHED, ExitCode.USER_MISTAKE):
+            return ExitCode(code) if code in set(ExitCode) else ExitCode.FAILED
+        self._folder.write_status(state="failed", reason=str(first))
+        where = f"; see {self._folder.path}/log-rank{first.rank}.txt" if first.rank else ""
+        progress.say(f"failed: {first}{where}")
+        return ExitCode.FAILED
+
+
+def _kill_all(processes: list[Process]) -> None:
+    """Only where this process itself failed."""
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    progress.start_console(with_time=True)
+    die_with(int(sys.argv[2]))
+    described = RunFolder(Path(sys.argv[1]))
+    sys.exit(run_ranks(described, described.read_run(), int(sys.argv[3]), with_time=True))

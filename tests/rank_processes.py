@@ -1,0 +1,109 @@
+"""Trainings by several ranks, many of them in one start of the rank processes: importing and meeting is paid once.
+
+A rank computes a training as ``ftx.job`` does, but for what happens before the ranks meet and after they part.
+"""
+
+import gc
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from verb_process import DEADLINE_SECONDS, SERVER
+
+from ftx.config.schema import RunConfig
+from ftx.data.prepare import prepare
+from ftx.errors import Interrupted
+from ftx.run_folder import RunFolder, open_run_folder
+from ftx.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Part:
+    """One start of one run, and after how many rows of metrics it is told to stop (0: never)."""
+
+    folder: Path
+    run: RunConfig
+    stop_after: int = 0
+
+
+def compute(parts: Sequence[Part], ranks: int, into: Path) -> None:
+    """One after another, by ranks that stay; what they say is in ``into``. Raises where one of them fails."""
+    if ranks == 1:
+        for part in parts:
+            _compute(part, is_main=True)
+        return
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    logs = [into / f"rank-{rank}.txt" for rank in range(ranks)]
+    processes = [SERVER.Process(target=_be, args=(rank, ranks, port, parts, logs[rank])) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(DEADLINE_SECONDS * len(parts))
+        process.kill()
+    codes = [process.exitcode for process in processes]
+    assert codes == [0] * ranks, "\n".join(log.read_text()[-6000:] for log in logs)
+
+
+def _be(rank: int, ranks: int, port: int, parts: Sequence[Part], log: Path) -> None:
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(opened, 1)
+    os.dup2(opened, 2)
+    sys.stdout = sys.stderr = os.fdopen(opened, "w", buffering=1)
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in here.items()} | {"OMP_NUM_THREADS": "1"}
+    import torch
+
+    from ftx.distributed import end_process, join
+    from ftx.environment import announce_cpu
+
+    announce_cpu()
+    torch.set_num_threads(1)
+    gc.freeze()  # collecting garbage among all that is imported takes longer than a training
+    join(parts[0].run)
+    for part in parts:
+        _compute(part, is_main=rank == 0)
+        _forget_the_last_one()
+    end_process(0)
+
+
+def _compute(part: Part, *, is_main: bool) -> None:
+    from ftx.distributed import barrier
+    from ftx.job import model_to_train
+    from ftx.resume import make_readable
+    from ftx.trainer import train
+
+    run, folder, stop = part.run, RunFolder(part.folder), StopRequest()
+    rows = []
+
+    def on_row() -> None:
+        rows.append(1)
+        if len(rows) == part.stop_after:
+            stop.reason = "told"
+
+    if is_main:
+        open_run_folder(folder, run, (), {})
+        make_readable(folder, run)
+    barrier()
+    prepared = prepare(run)
+    try:
+        train(run, prepared, model_to_train(run, prepared), folder, stop, on_row)
+        assert not part.stop_after, "was not told to stop"
+    except Interrupted:
+        assert part.stop_after
+
+
+def _forget_the_last_one() -> None:
+    """Accelerate and transformers keep the strategy of a process for as long as it lives."""
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    unset_hf_deepspeed_config()
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_MIXED_PRECISION"):
+        os.environ.pop(name, None)
