@@ -57,7 +57,9 @@ def note_origin(checkpoint: Path, run: RunConfig, model: torch.nn.Module, optimi
 
 
 def origin_of(checkpoint: Path) -> Origin:
-    """What ``note_origin`` wrote."""
+    """What ``note_origin`` wrote; a checkpoint without it comes from a time when every run was one process."""
+    if not (checkpoint / WRITTEN_BY).exists():
+        return Origin()
     noted = json.loads((checkpoint / WRITTEN_BY).read_text(encoding="utf-8"))
     return Origin(noted["strategy"], noted["ranks"], tuple(noted["parameters"]))
 
