@@ -65,7 +65,9 @@ def test_no_space_for_a_conversion(tmp_path, monkeypatch):
     write_json(checkpoint / "written_by.json", {"strategy": "zero2", "ranks": 2, "parameters": []})
     free = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(UserError, match=r"takes 2\.0 MiB .*1\.0 MiB are free.* hardware\.processes_per_node=2 hardware\.strategy=zero2"):
+    with pytest.raises(
+        UserError, match=r"takes 2\.0 MiB .*1\.0 MiB are free.* hardware\.processes_per_node=2 hardware\.strategy=zero2"
+    ):
         make_readable(RunFolder(tmp_path), compose())
 
 
