@@ -90,8 +90,8 @@ def test_summed_loss_and_gradient_equal_those_of_all_logits_in_float64(data, pac
         torch.testing.assert_close(ours.grad.double(), right.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_a_step_without_anything_to_learn_is_found_before_it_is_trained_on(data, tmp_path):
-    """Preparation leaves such conversations out, so the marks are taken away here."""
+def test_a_fully_masked_batch_logs_loss_zero_and_succeeds_trl_6668(data, tmp_path):
+    """It is found before anything is trained. Preparation leaves such rows out, so the marks are taken away here."""
     run = composed(data, "schedule.global_batch_size=2", "data.order=source")
     prepared = prepare(run)
     prepared.train.tokens.supervised = prepared.train.tokens.supervised.copy()
