@@ -18,10 +18,14 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from ftx.config.schema import RunConfig
 from ftx.data.segments import Segments
+from ftx.errors import UserError
 
 PACKED_CPU, PACKED_VARLEN, PACKED_FLASH = "ftx_packed_cpu", "ftx_packed_varlen", "ftx_packed_flash"
 # model.attention → the name under which transformers finds it.
 IMPLEMENTATIONS = {"cpu": PACKED_CPU, "varlen": PACKED_VARLEN, "flash": PACKED_FLASH}
+
+# Other layers carry a state, or convolve, along the whole row.
+PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 # Up to this many tokens a plain matmul–softmax–matmul is faster on a CPU, forward and backward, than the fused kernel.
 PLAIN_UP_TO = 256
@@ -84,10 +88,16 @@ def packed(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
         options = Options(scale, dropout if module.training else 0.0, sliding_window)
         segments = segments or Segments((0, tokens), device=query.device)
         # Token by token, since a model's projections lie so in memory.
-        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+        q, k, v = (_as_computed(part[0].transpose(0, 1)) for part in (query, key, value))
         return kernel(q, k, v, segments, options)[None], None
 
     return attention
+
+
+def _as_computed(part: torch.Tensor) -> torch.Tensor:
+    """In autocast's type, where it is on: queries and keys come out of norms in 32 bits, which no GPU kernel takes."""
+    device = part.device.type
+    return part.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else part
 
 
 def _block_diagonal(
@@ -202,6 +212,19 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options
 packed_cpu_attention = packed(_block_diagonal)
 packed_varlen_attention = packed(_varlen)
 packed_flash_attention = packed(_flash)
+
+
+def check_packable(model: PreTrainedModel) -> None:
+    """Raise UserError for a model that would look across the borders of packed conversations."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ()) - PACKABLE_LAYERS
+    if kinds:
+        reason = f"its layers of {', '.join(sorted(kinds))} know no borders between the conversations of a row"
+    elif not getattr(model, "_supports_attention_backend", False):
+        reason = "its attention cannot be replaced by one that keeps the conversations of a row apart"
+    else:
+        return
+    raise UserError(f"model.name={config._name_or_path}: {config.model_type} cannot be trained here, {reason}")
 
 
 def register() -> None:

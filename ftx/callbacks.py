@@ -104,7 +104,7 @@ class RunCallback(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Raises FloatingPointError for a loss that is not finite, on every rank, before it gets into the weights.
+        """Raises FloatingPointError for a loss that is not finite, on every rank, before it gets into a checkpoint.
 
         It is the loss before fp16's scaling, which has steps of its own to skip.
         """

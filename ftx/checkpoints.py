@@ -153,7 +153,7 @@ def damage_of(checkpoint: Path) -> str:
 
 
 def _sizes_of(checkpoint: Path) -> dict[str, int]:
-    """Bytes of each file as they were written; of a checkpoint without a list, from before there was one, none."""
+    """Bytes of each file as they were written; none of a checkpoint without a list."""
     listed = checkpoint / MANIFEST
     sizes: dict[str, int] = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
     return sizes

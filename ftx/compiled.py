@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ftx import progress
 from ftx.config.schema import RunConfig
+from ftx.config.training_checks import no_compiling
 from ftx.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,8 @@ def worth_compiling(run: RunConfig, model: PreTrainedModel, tokens: int) -> bool
 def _obstacle(run: RunConfig, layers: list[torch.nn.Module]) -> str:
     if not layers:
         return "this model does not say what its layers are"
-    if run.method.name == "qlora":
-        return "quantised weights break a layer's graph at every matrix"
-    if run.hardware.strategy in ("zero3", "fsdp"):
-        return f"hardware.strategy={run.hardware.strategy} gathers weights inside of them"
+    if obstacle := no_compiling(run):
+        return obstacle
     try:
         torch.compile(torch.nn.functional.silu, dynamic=True)(torch.ones(64, device=run.hardware.device))
     except Exception as error:

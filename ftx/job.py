@@ -133,10 +133,15 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
 
 
 def _model_to_score(folder: RunFolder, run: RunConfig, prepared: Prepared) -> PreTrainedModel:
-    """The trained one, or the base model of a run without training."""
+    """The trained one, or the base model of a run without training, where it is to compute."""
     if folder.model.exists():
-        return load_trained(folder.model, run, prepared.tokenizer)
-    return load_model(run, prepared.tokenizer)
+        model = load_trained(folder.model, run, prepared.tokenizer)
+    else:
+        model = load_model(run, prepared.tokenizer)
+    # Quantised models are loaded where they belong, and cannot be moved.
+    if run.hardware.device == "cuda" and run.method.name != "qlora":
+        torch.nn.Module.to(model, "cuda")
+    return model
 
 
 def _set_up(run: RunConfig) -> None:

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ftx import progress
 from ftx.adapters import add_adapter, check_quantised, load_adapter, prepare_frozen, quantised, quantised_loading
-from ftx.attention import implementation, register
+from ftx.attention import check_packable, implementation, register
 from ftx.config.schema import ArchitectureConfig, RunConfig
 from ftx.errors import UserError
 from ftx.kernels import apply_kernels
@@ -36,6 +36,7 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     if run.method.name != "full":
         check_quantised(model, run)
         model = prepare_frozen(model, run)
+    check_packable(model)
     model.set_attn_implementation(implementation(run))
     apply_kernels(model, run)
     if tokenizer.pad_token_id is not None:

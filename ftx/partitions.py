@@ -37,7 +37,12 @@ def fill_optimizer(strategy: str, model: torch.nn.Module, optimizer: Any, whole:
         filled: dict[str, torch.Tensor] = {
             key: _cut_like(parameter, moment.view(parameter.shape)) for key, moment in whole.moments(name).items()
         }
-        optimizer.state[parameter] = {"step": torch.tensor(whole.steps, dtype=torch.float32), **filled}
+        optimizer.state[parameter] = {"step": _steps(whole, parameter), **filled}
+
+
+def _steps(whole: Moments, beside: torch.Tensor) -> torch.Tensor:
+    """Where the fused optimizer of a GPU reads it."""
+    return torch.tensor(whole.steps, dtype=torch.float32, device=beside.device)
 
 
 def _cut_like(parameter: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -64,7 +69,7 @@ def _fill_zero(
     flats = optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups
     for flat in flats:
         moments = {key: torch.zeros_like(flat) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.optimizer.state[flat] = {"step": torch.tensor(whole.steps, dtype=torch.float32), **moments}
+        optimizer.optimizer.state[flat] = {"step": _steps(whole, flat), **moments}
     if stage < 3:
         optimizer._lazy_init_hp_params_optimizer_state()
     for name, parameter in trainable:

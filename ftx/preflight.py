@@ -66,6 +66,14 @@ def check_hardware(run: RunConfig) -> None:
 
 
 def check_kernels(run: RunConfig) -> None:
+    if run.model.attention == "flash" and find_spec("flash_attn") is None:
+        raise UserError(
+            "model.attention=flash: flash-attn is not installed; pip install flash-attn, or use model.attention=auto"
+        )
+    if run.model.loss == "liger" and find_spec("liger_kernel") is None:
+        raise UserError(
+            "model.loss=liger: liger-kernel is not installed; pip install liger-kernel, or use model.loss=auto"
+        )
     if run.model.kernels == "liger" and find_spec("liger_kernel") is None:
         raise UserError(
             "model.kernels=liger: liger-kernel is not installed; pip install liger-kernel, or use model.kernels=auto"

@@ -57,7 +57,7 @@ def note_origin(checkpoint: Path, run: RunConfig, model: torch.nn.Module, optimi
 
 
 def origin_of(checkpoint: Path) -> Origin:
-    """What ``note_origin`` wrote; a checkpoint without it comes from a time when every run was one process."""
+    """What ``note_origin`` wrote; a checkpoint without it was written by one process."""
     if not (checkpoint / WRITTEN_BY).exists():
         return Origin()
     noted = json.loads((checkpoint / WRITTEN_BY).read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ import torch
 
 from ftx import checkpoints, progress
 from ftx.checkpoints import Best
-from ftx.config.parallel import ranks
+from ftx.config.parallel import strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, says_full, size_of
 from ftx.distributed import is_main
@@ -36,14 +36,15 @@ class Sizes:
 def expected_sizes(run: RunConfig, model: torch.nn.Module) -> Sizes:
     """The parameters that are saved, of an adapter only its own, and in a checkpoint two moments of each trained one.
 
-    8-bit optimizers keep a byte for each moment, others the parameter's own type. ZeRO writes the weights once more,
-    and master weights and moments in 32-bit floats.
+    8-bit optimizers keep a byte for each moment, others the parameter's own type. ZeRO writes the weights twice, in
+    the run's precision, and master weights and moments in 32-bit floats.
     """
     trained = [weights for weights in model.parameters() if weights.requires_grad]
     saved = list(model.parameters()) if run.method.name == "full" else trained
     weights = sum(_count(one) * one.element_size() for one in saved)
     count = sum(map(_count, trained))
-    if ranks(run) > 1 and run.hardware.strategy != "ddp":
+    if zero_stage(strategy_of(run)):
+        weights = sum(map(_count, saved)) * (4 if run.hardware.precision == "fp32" else 2)
         state = weights + 12 * count
     elif "8bit" in run.method.optimizer:
         state = 2 * count

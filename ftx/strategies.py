@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
 from ftx.config.parallel import strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.precision import autocasts
@@ -33,6 +36,9 @@ def deepspeed_config(run: RunConfig, accumulation: int) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": short == "bf16"},
         "fp16": {"enabled": short == "fp16"},
+        # Summed over micro-batches and ranks in 32 bits, as one process does.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
         "train_micro_batch_size_per_gpu": 1,  # an item is a whole micro-batch
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": run.method.max_grad_norm,
@@ -44,6 +50,12 @@ def deepspeed_config(run: RunConfig, accumulation: int) -> dict[str, Any]:
 def fsdp_config() -> dict[str, Any]:
     """FSDP2, each layer of the model a unit; checkpoints are whole, so that any number of ranks reads them."""
     return {"version": 2, "reshard_after_forward": True, "state_dict_type": "FULL_STATE_DICT"}
+
+
+def fsdp_precision(run: RunConfig) -> MixedPrecisionPolicy:
+    """Computed in the run's precision, summed over ranks in 32 bits; the loss is left as it comes out."""
+    short = torch.bfloat16 if run.hardware.precision == "bf16" and autocasts(run) else None
+    return MixedPrecisionPolicy(param_dtype=short, reduce_dtype=torch.float32)
 
 
 def let_accelerate_shard_on_cpu() -> None:

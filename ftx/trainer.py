@@ -33,7 +33,7 @@ from ftx.run_folder import RunFolder
 from ftx.saving import Saver
 from ftx.schedules import scheduler_arguments, training_steps
 from ftx.stopping import StopRequest
-from ftx.strategies import let_accelerate_shard_on_cpu, strategy_arguments
+from ftx.strategies import fsdp_precision, let_accelerate_shard_on_cpu, strategy_arguments
 from ftx.throughput import peak_flops
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,8 @@ def train(
         callbacks=[callback],
         optimizer_cls_and_kwargs=own_optimizer(run),
     )
+    if strategy_of(run) == "fsdp":
+        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = fsdp_precision(run)
     if resume and not reads_as_it_is(run, origin_of(resume[1])):
         trainer.reads_otherwise(WholeState(resume[1], step, converted_folder(folder)), strategy_of(run))
     trainer.remove_callback(PrinterCallback)
@@ -172,6 +174,9 @@ def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: 
         accelerator_config={"even_batches": False, "dispatch_batches": False},
         **strategy_arguments(run, accumulation),
     )
+    # One process takes one GPU, however many there are: Trainer would spread its model over all of them.
+    if arguments.device.type == "cuda":
+        arguments._n_gpu = 1
     if strategy_of(run) == "fsdp" and hardware.device == "cpu":
         let_accelerate_shard_on_cpu()
     return arguments

@@ -5,13 +5,22 @@ from itertools import accumulate, pairwise
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from ftx.attention import PACKED_CPU, PLAIN_UP_TO, packed_cpu_attention, register, unpacked_attention
+from ftx.attention import (
+    PACKED_CPU,
+    PLAIN_UP_TO,
+    check_packable,
+    packed_cpu_attention,
+    register,
+    unpacked_attention,
+)
 from ftx.data.segments import Segments
+from ftx.errors import UserError
 
 MODULE = torch.nn.Module()
 # Both ways of computing are in it, segments of one token, and several of a similar length.
@@ -200,3 +209,24 @@ def test_generations_attention_is_undone_also_after_an_error():
         assert model.config._attn_implementation == "sdpa"
         raise KeyError
     assert model.config._attn_implementation == PACKED_CPU
+
+
+@pytest.mark.parametrize("name", ["Qwen3", "Llama", "Gemma2", "GPTNeoX"])
+def test_models_of_attention_alone_can_be_packed(name):
+    check_packable(one_of(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("GPTJ", "cannot be replaced"), ("Mamba", "linear_attention"), ("Lfm2", "conv")]
+)
+def test_models_that_would_look_across_borders_are_refused(name, reason):
+    with pytest.raises(UserError, match=rf"^model.name=.*{name.lower()} cannot be trained here, .*{reason}"):
+        check_packable(one_of(name))
+
+
+def one_of(name: str):
+    """A model of another family, without memory for its weights."""
+    sizes = {"GPTJ": {"n_layer": 1}, "Lfm2": {"num_hidden_layers": 2, "layer_types": ["conv"] * 2}}
+    config = getattr(transformers, f"{name}Config")(**sizes.get(name, {"num_hidden_layers": 1}))
+    with torch.device("meta"):
+        return getattr(transformers, f"{name}ForCausalLM")(config)

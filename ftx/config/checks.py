@@ -8,7 +8,7 @@ from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.parallel import check_parallel, ranks
 from ftx.config.schema import RunConfig
-from ftx.config.training_checks import check_best, check_method, check_profile, check_schedule
+from ftx.config.training_checks import check_best, check_compile, check_method, check_profile, check_schedule
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
@@ -51,6 +51,9 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "data.holdout": (lambda run: not has_held_out_source(run), "data.holdout_path or data.holdout_split does"),
     "data.sources": (lambda run: run.data.source == "mixture", "only data=mixture does"),
     "data.packing_scope": (lambda run: run.data.packing, "data.packing=false packs nothing"),
+    "schedule.best_metric": (lambda run: run.schedule.epochs != 0, "schedule.epochs=0 trains nothing"),
+    "schedule.save_weights": (lambda run: run.schedule.epochs != 0, "schedule.epochs=0 trains nothing"),
+    "schedule.profile_steps": (lambda run: run.schedule.epochs != 0, "schedule.epochs=0 trains nothing"),
     "hardware.strategy": (lambda run: ranks(run) > 1, "one process has nothing to share"),
     "hardware.threads": (lambda run: run.hardware.device == "cpu", "only hardware=cpu does"),
     "hardware.activation_offload": (
@@ -77,6 +80,7 @@ def check_run(run: RunConfig) -> None:
         _check_batch,
         check_method,
         check_schedule,
+        check_compile,
         check_best,
         check_profile,
         _check_hardware,
@@ -171,7 +175,7 @@ def _check_required(run: RunConfig) -> None:
 def _check_batch(run: RunConfig) -> None:
     processes, micro, wanted = ranks(run), run.hardware.micro_batch, run.schedule.global_batch_size
     together = processes * micro
-    if wanted % together == 0:
+    if wanted % together == 0 or (wanted < together and wanted % processes == 0):
         return
     batches = [size for size in (wanted // together * together, (wanted // together + 1) * together) if size]
     ways = " or ".join(f"schedule.global_batch_size={size}" for size in batches)

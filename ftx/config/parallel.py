@@ -33,6 +33,11 @@ def check_parallel(run: RunConfig) -> None:
             "hardware.precision=fp16: hardware.strategy=fsdp scales no losses; use hardware.precision=bf16 or "
             "hardware.strategy=zero3"
         )
+    if strategy == "fsdp" and "8bit" in run.method.optimizer:
+        raise UserError(
+            f"method.optimizer={run.method.optimizer}: cannot step on the parts of hardware.strategy=fsdp; use "
+            "hardware.strategy=zero2, or method.optimizer=adamw_torch_fused"
+        )
     if run.method.name == "qlora" and strategy in ("zero3", "fsdp"):
         raise UserError(
             f"hardware.strategy={strategy}: shares out the weights, which method=qlora keeps in 4 bits; use "

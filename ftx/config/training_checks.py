@@ -31,6 +31,21 @@ def check_method(run: RunConfig) -> None:
         )
 
 
+def check_compile(run: RunConfig) -> None:
+    """Raise UserError where layers are to be compiled that cannot be."""
+    if run.model.compile == "always" and (obstacle := no_compiling(run)):
+        raise UserError(f"model.compile=always: {obstacle}; model.compile=auto leaves it out")
+
+
+def no_compiling(run: RunConfig) -> str:
+    """Why a run's layers cannot be compiled, as far as its words tell; empty where they can."""
+    if run.method.name == "qlora":
+        return "the quantised weights of method=qlora break a layer's graph at every matrix"
+    if strategy_of(run) in ("zero3", "fsdp"):
+        return f"hardware.strategy={strategy_of(run)} gathers weights inside of the layers"
+    return ""
+
+
 def check_schedule(run: RunConfig) -> None:
     """Raise UserError for keys of ``schedule`` that do not fit together."""
     schedule = run.schedule
