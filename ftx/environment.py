@@ -1,6 +1,7 @@
 """Every environment variable that ftx reads or sets; no other module touches ``os.environ``."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +86,16 @@ def this_rank() -> Rank:
     return Rank(index, count, local)
 
 
-def child_environment(threads: int, rank: Rank | None = None, meet_at: Rendezvous | None = None) -> dict[str, str]:
-    """The environment of a run, or of one rank of it, that gets a process of its own and ``threads`` CPU threads."""
+def child_environment(
+    threads: int, rank: Rank | None = None, meet_at: Rendezvous | None = None, gpus: Sequence[str] = ()
+) -> dict[str, str]:
+    """The environment of a run, or of one rank of it, that gets a process of its own and ``threads`` CPU threads.
+
+    ``gpus``: the only ones that it sees; all where none are named.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if rank is not None:
         environment |= {"RANK": str(rank.index), "WORLD_SIZE": str(rank.count), "LOCAL_RANK": str(rank.local)}
     if meet_at is not None:

@@ -57,7 +57,12 @@ def check_hardware(run: RunConfig) -> None:
         raise UserError(f"hardware.nodes={hardware.nodes}: launcher=local starts processes on this machine only; set 1")
     if hardware.device == "cpu":
         return
-    gpus = count_gpus()
+    gpus, parallel = len(list_gpus()), run.launcher.parallel
+    if hardware.gpus_per_node <= gpus < parallel * hardware.gpus_per_node:
+        raise UserError(
+            f"launcher.parallel={parallel}: so many runs of {hardware.gpus_per_node} GPU each do not fit, this machine "
+            f"has {gpus}; set it to {gpus // hardware.gpus_per_node}"
+        )
     if gpus < hardware.gpus_per_node:
         raise UserError(
             f"hardware asks for {hardware.gpus_per_node} {hardware.gpu or 'GPU'}; this machine has {gpus or 'no'} GPU: "
@@ -80,15 +85,15 @@ def check_kernels(run: RunConfig) -> None:
         )
 
 
-def count_gpus() -> int:
-    """NVIDIA GPUs that this process may use, without importing torch."""
+def list_gpus() -> list[str]:
+    """NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without importing torch."""
     allowed = visible_gpus()
     if allowed is not None:
-        return len(allowed)
+        return allowed
     if shutil.which("nvidia-smi") is None:
-        return 0
+        return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return len(re.findall(r"^GPU \d+", listed.stdout, re.MULTILINE))
+    return re.findall(r"^GPU (\d+)", listed.stdout, re.MULTILINE)
 
 
 def check_writable(word: str, folder: Path) -> None:

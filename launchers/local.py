@@ -18,6 +18,7 @@ from ftx.environment import child_environment
 from ftx.errors import ExitCode
 from ftx.lock import holder
 from ftx.metrics_log import last_training_row
+from ftx.preflight import list_gpus
 from ftx.provenance import describe_provenance
 from ftx.report import write_report
 from ftx.run_folder import RunFolder, find_run_folder, move_aside, open_run_folder
@@ -102,6 +103,8 @@ def _work_off(sweep: Sweep, waiting: Sequence[_Waiting], parallel: int) -> None:
     # The longest first, so that none is left to work alone at the end.
     queue = sorted(waiting, key=lambda one: -_epochs(one)) if parallel > 1 else list(waiting)
     running: dict[subprocess.Popen[bytes], _Waiting] = {}
+    places: dict[subprocess.Popen[bytes], int] = {}
+    gpus = gpus_of_places([one.run for one in waiting], parallel)
     epochs_ended = 0
     with (
         progress.Progress(sweep.experiment, sum(map(_epochs, waiting)), unit="epoch") as shown,
@@ -110,9 +113,12 @@ def _work_off(sweep: Sweep, waiting: Sequence[_Waiting], parallel: int) -> None:
         while queue or running:
             while queue and len(running) < parallel:
                 one = queue.pop(0)
-                running[_start(one, parallel)] = one
+                place = min(set(range(parallel)) - set(places.values()))
+                process = _start(one, parallel, gpus[place])
+                running[process], places[process] = one, place
             for process in [process for process in running if process.poll() is not None]:
                 ended = running.pop(process)
+                del places[process]
                 epochs_ended += _epochs(ended)
                 _say_how_it_ended(ended)
             rows = {one.member.title: last_training_row(one.folder.metrics) for one in running.values()}
@@ -126,20 +132,27 @@ def _epochs(one: _Waiting) -> int:
     return 1 if epochs is None else epochs
 
 
-def _start(one: _Waiting, parallel: int) -> "subprocess.Popen[bytes]":
-    """The run in a process and session of its own; what it says goes to its log.txt."""
+def _start(one: _Waiting, parallel: int, gpus: list[str]) -> "subprocess.Popen[bytes]":
+    """The run in a process and session of its own, which sees these GPUs; what it says goes to its log.txt."""
     threads = threads_of_each(one.run, parallel)
     here = [str(one.folder.path), str(os.getpid())]
     command = ["launchers.ranks", *here, str(threads)] if ranks(one.run) > 1 else ["ftx.job", *here]
     with one.folder.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
-            env=child_environment(threads),
+            env=child_environment(threads, gpus=gpus),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+
+
+def gpus_of_places(runs: Sequence[RunConfig], parallel: int) -> list[list[str]]:
+    """The GPUs that each of ``parallel`` runs side by side has to itself, as many as the largest run takes."""
+    each = max((run.hardware.gpus_per_node for run in runs if run.hardware.device == "cuda"), default=0)
+    there = list_gpus() if each else []
+    return [there[place * each : (place + 1) * each] for place in range(parallel)]
 
 
 @contextmanager

@@ -4,12 +4,19 @@ import json
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from run_records import rows_of
 from safetensors.torch import load_file
 from verb_process import until
+
+from ftx.config.compose import compose
+from ftx.environment import child_environment
+from ftx.errors import UserError
+from ftx.preflight import check_hardware
+from launchers.local import gpus_of_places
 
 WORDS = ("schedule.epochs=2", "schedule.log_every=1", "schedule.eval_every=never", "hardware.micro_batch=1")
 TWO = ("hardware=cpu", "hardware.processes_per_node=2")
@@ -97,3 +104,18 @@ def test_a_sweep_of_such_runs(place):
         states[status["state"]] = status["reason"]
     assert states.keys() == {"finished", "failed"}
     assert states["failed"].startswith("method.lora.targets=['no_such']: the model has no such modules")
+
+
+def test_runs_side_by_side_have_gpus_of_their_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,GPU-6")
+    one, two = (
+        compose("hardware=8xH100", f"hardware.gpus_per_node={n}", f"hardware.processes_per_node={n}") for n in (1, 2)
+    )
+    assert gpus_of_places([one, one], 3) == [["3"], ["4"], ["5"]]
+    assert gpus_of_places([one, two], 2) == [["3", "4"], ["5", "GPU-6"]]
+    assert gpus_of_places([compose()], 2) == [[], []]
+    assert child_environment(1, gpus=["4", "5"])["CUDA_VISIBLE_DEVICES"] == "4,5"
+    assert child_environment(1)["CUDA_VISIBLE_DEVICES"] == "3,4,5,GPU-6"
+    check_hardware(replace(one, launcher=replace(one.launcher, parallel=4)))
+    with pytest.raises(UserError, match=r"^launcher.parallel=3: .* this machine has 4; set it to 2$"):
+        check_hardware(replace(two, launcher=replace(two.launcher, parallel=3)))

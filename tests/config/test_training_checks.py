@@ -36,6 +36,19 @@ MISTAKES = {
     "tf32 on a CPU": (["hardware.tf32=false"], "only hardware with GPUs does"),
     "no noise": (["method.neftune_alpha=0"], r"method\.neftune_alpha=0.*must be above 0"),
     "fp16 on a CPU": (["hardware.precision=fp16"], "not on a CPU"),
+    "8-bit optimizer in parts": (
+        ["hardware.processes_per_node=2", "hardware.strategy=fsdp", "method.optimizer=adamw_8bit"],
+        r"method\.optimizer=adamw_8bit: cannot step.*hardware\.strategy=zero2, or method\.optimizer=adamw_torch_fused",
+    ),
+    "compiled in 4 bits": (["method=qlora", "model.compile=always"], r"model\.compile=always: .*method=qlora"),
+    "compiled in parts": (
+        ["hardware.processes_per_node=2", "hardware.strategy=zero3", "model.compile=always"],
+        r"model\.compile=always: hardware\.strategy=zero3",
+    ),
+    "the best of nothing": (
+        ["schedule.epochs=0", "schedule.best_metric=eval_loss"],
+        "schedule.epochs=0 trains nothing",
+    ),
     "optimizer": (["method.optimizer=adamw_8bits"], r"did you mean adamw_8bit\?"),
 }
 
@@ -45,6 +58,12 @@ def test_mistakes_say_what_is_wrong_and_the_way_out(mistake):
     words, said = MISTAKES[mistake]
     with pytest.raises(UserError, match=said):
         compose(*words)
+
+
+@pytest.mark.parametrize("words", [[], ["hardware.processes_per_node=2"], ["schedule.global_batch_size=1"]])
+def test_a_step_that_is_smaller_than_what_goes_through_at_once_is_one(words):
+    """hardware.micro_batch is how many rows go through at most."""
+    assert compose(*words).hardware.micro_batch == 2
 
 
 def test_what_only_saves_memory_or_time_is_not_in_the_identity():
