@@ -30,9 +30,9 @@ ui: $(STAMP) ## the MLflow UI on this machine
 	@echo "MLflow UI: http://127.0.0.1:5000  (Ctrl-C ends it)"
 	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
 
-bench: $(STAMP) ## speed beside the peers, as ratios: training beside the plain Trainer, preparation beside TRL
-	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.training_speed
+bench: $(STAMP) ## speed and memory beside the peers, as ratios: training, preparation, the loss
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.training_speed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.preparation_speed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.loss_memory
 

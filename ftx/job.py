@@ -30,6 +30,7 @@ from ftx.run_folder import RunFolder, remove_leftovers
 from ftx.scores import describe
 from ftx.scoring import check_task, keep_result, score_task
 from ftx.stopping import StopRequest, listening
+from ftx.strategies import forget_sharing
 from ftx.tasks.task import TaskInput
 from ftx.tracking import Tracker
 from ftx.trainer import train
@@ -162,6 +163,7 @@ def _train(
     model = model_to_train(run, prepared)
     train(run, prepared, model, folder, stop, on_row)
     leave()
+    forget_sharing()
     return model if ranks(run) == 1 else None
 
 

@@ -58,6 +58,13 @@ def fsdp_precision(run: RunConfig) -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(param_dtype=short, reduce_dtype=torch.float32)
 
 
+def forget_sharing() -> None:
+    """After ZeRO-3, transformers would share out every model that is loaded, and wait for ranks that are gone."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
 def let_accelerate_shard_on_cpu() -> None:
     """Accelerate passes over FSDP unless the processes are those of GPUs, although PyTorch's FSDP2 needs none."""
     from accelerate.state import DistributedType, PartialState
