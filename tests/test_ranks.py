@@ -97,7 +97,9 @@ def test_a_sweep_of_such_runs(place):
     """Also where each run has processes of its own; a mistake that all ranks make is said once, as a mistake."""
     words = ("schedule.max_steps=2", "method=lora", "method.lora.targets=[q_proj],[no_such]", "evaluation.tasks=[loss]")
     # Behind ZeRO-3 the model is loaded by one process alone, to be scored.
-    ended = place.train("-m", *words, *TWO, "hardware.micro_batch=1", "hardware.strategy=zero3", "tracking.offline=true")
+    ended = place.train(
+        "-m", *words, *TWO, "hardware.micro_batch=1", "hardware.strategy=zero3", "tracking.offline=true"
+    )
     assert ended.code == 1, ended
     states = {}
     for file in place.runs.glob("*/status.json"):
