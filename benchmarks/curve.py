@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
             losses = [sum(row["train_loss"] for row in group) / len(group) for group in groups]
             axes.plot(epochs, losses, form, color=colour, linewidth=1.2, label=seed_of(run))
         axes.set(xlabel="epochs", ylabel="training loss, nats for a supervised token", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
         paths = save(figure, given.file)
