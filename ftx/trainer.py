@@ -76,17 +76,13 @@ def train(
     length = training_length(run, order)
     check_supervised(order, length)
     accumulation = micro_batches_in_step(run, order)
-    resume = checkpoints.latest(folder)
-    step = resume[0] if resume else 0
+    resume, token_loss = checkpoints.latest(folder), TokenLoss()
     rank = rank_of(run)
     if rank.is_main:
-        metrics_log.cut_after(folder.metrics, step if resume else -1)
+        _go_on_from(resume, folder, token_loss)
     if resume:
-        log.info("resuming from step %d of %d", step, length.steps)
+        log.info("resuming from step %d of %d", resume[0], length.steps)
     loss_in_head(model, run.model.loss)
-    token_loss = TokenLoss()
-    if resume and rank.is_main:
-        token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))
     shared = prefix_to_share(run, order, micro_batches=order.steps_per_epoch * accumulation * ranks(run))
     if shared:
         log.info("the %d tokens that all conversations begin with are computed once for a micro-batch", shared)
@@ -116,7 +112,7 @@ def train(
     if strategy_of(run) == "fsdp":
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = fsdp_precision(run)
     if resume and not reads_as_it_is(run, origin_of(resume[1])):
-        trainer.reads_otherwise(WholeState(resume[1], step, converted_folder(folder)), strategy_of(run))
+        trainer.reads_otherwise(WholeState(resume[1], resume[0], converted_folder(folder)), strategy_of(run))
     trainer.remove_callback(PrinterCallback)
     compiling = worth_compiling(run, model, order.seen(length.steps).total)
     with (
@@ -125,18 +121,24 @@ def train(
         noisy_embeddings(model, run.method.neftune_alpha),
         compiled_layers(model, on=compiling),
     ):
-        if resume and step == length.steps:
-            # Only model/ is missing; Trainer would add a step where max_steps cuts an epoch short.
-            trainer.take_weights(resume[1])
-        else:
-            trainer.train(resume_from_checkpoint=str(resume[1]) if resume else None)
-            step = trainer.state.global_step
-        if step == length.steps:
-            if best := saver.best_checkpoint(step):
-                trainer.take_weights(best)
-            saver.publish_model()
+        _train_to_the_end(trainer, saver, resume, length)
     if any_of(bool(stop.reason)):
         raise Interrupted(stop.reason or "another rank was told to stop")
+
+
+def _train_to_the_end(trainer: "_Trainer", saver: Saver, resume: tuple[int, Path] | None, length: Length) -> None:
+    """The steps that are left and then ``model/``, unless the training is told to stop before."""
+    step, checkpoint = resume or (0, None)
+    if checkpoint and step == length.steps:
+        # Only model/ is missing; Trainer would add a step where max_steps cuts an epoch short.
+        trainer.take_weights(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        step = trainer.state.global_step
+    if step == length.steps:
+        if best := saver.best_checkpoint(step):
+            trainer.take_weights(best)
+        saver.publish_model()
 
 
 def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: int) -> TrainingArguments:
@@ -192,6 +194,13 @@ def _utilisation(
 
     peak = peak_flops(run.hardware)
     return Utilisation(order, model, peak and ranks(run) * peak, Sharing(shared, with_rows) if shared else None)
+
+
+def _go_on_from(resume: tuple[int, Path] | None, folder: RunFolder, token_loss: TokenLoss) -> None:
+    """For rank 0: rows behind the checkpoint are cut, and the sum for the next row is the one it had."""
+    metrics_log.cut_after(folder.metrics, resume[0] if resume else -1)
+    if resume:
+        token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))
 
 
 def _begin_saving(
