@@ -119,15 +119,8 @@ def _varlen(
 
     if options.dropout:
         raise ValueError("varlen attention has no dropout: model.attention=flash does")
-    key, value = _keys_of(key, value, segments)
     attended = varlen_attn(
-        query,
-        key,
-        value,
-        segments.query_borders,
-        segments.key_borders,
-        segments.longest,
-        segments.shared + segments.longest,
+        *_laid_out(query, key, value, segments),
         scale=options.scale,
         window_size=_window(options),
         enable_gqa=query.shape[1] != key.shape[1],
@@ -142,15 +135,8 @@ def _flash(
     """FlashAttention of the flash-attn package."""
     from flash_attn import flash_attn_varlen_func
 
-    key, value = _keys_of(key, value, segments)
     attended: torch.Tensor = flash_attn_varlen_func(
-        query,
-        key,
-        value,
-        segments.query_borders,
-        segments.key_borders,
-        segments.longest,
-        segments.shared + segments.longest,
+        *_laid_out(query, key, value, segments),
         dropout_p=options.dropout,
         softmax_scale=options.scale,
         causal=True,
@@ -159,13 +145,17 @@ def _flash(
     return attended
 
 
-def _keys_of(key: torch.Tensor, value: torch.Tensor, segments: Segments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Before each segment's keys and values come those that it shares.
+def _laid_out(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments) -> tuple[Any, ...]:
+    """What FlashAttention takes first: queries, keys and values, the borders of both, the most a segment has of both.
 
-    Causal FlashAttention lines the last query up with the last key, so that every query sees what is shared.
+    Before each segment's keys and values come those that it shares. Causal FlashAttention lines the last query up with
+    the last key, so that every query sees what is shared.
     """
     positions = segments.key_positions
-    return (key, value) if positions is None else (key.index_select(0, positions), value.index_select(0, positions))
+    if positions is not None:
+        key, value = key.index_select(0, positions), value.index_select(0, positions)
+    longest = (segments.longest, segments.shared + segments.longest)
+    return query, key, value, segments.query_borders, segments.key_borders, *longest
 
 
 def _window(options: Options) -> tuple[int, int]:
