@@ -16,7 +16,7 @@ from ftx.errors import UserError
 KNOWN = ".json, .jsonl, .ndjson, .csv, .tsv, .parquet; all but .parquet also with .gz"
 WEB_PAGE = b"<!DOCTYPE html><p>404"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
-CUT_GZIP = gzip.compress(as_jsonl(PAIRS))[:-12]
+CUT_GZIP = gzip.compress(as_jsonl(PAIRS), mtime=0)[:-12]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -25,17 +25,25 @@ PNG = b"\x89PNG\r\n\x1a\n"
     [
         ("a.jsonl", b"", "a.jsonl is empty; give a file with at least one row"),
         ("a.jsonl.gz", b"", "a.jsonl.gz is empty; give a file with at least one row"),
-        ("a.csv.gz", gzip.compress(b""), "a.csv.gz is empty inside the gzip; give a file with at least one row"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"", mtime=0),
+            "a.csv.gz is empty inside the gzip; give a file with at least one row",
+        ),
         ("a.txt", b"x", f"a.txt: unknown suffix .txt (known: {KNOWN})"),
         ("a.txt.gz", b"x", f"a.txt.gz: unknown suffix .txt.gz (known: {KNOWN})"),
         ("a.parquet.gz", b"x", f"a.parquet.gz: unknown suffix .parquet.gz (known: {KNOWN})"),
         ("chats", b"x", f"chats: a name without a suffix (known: {KNOWN})"),
-        ("a.jsonl", gzip.compress(b"{}"), "a.jsonl is gzip; rename it to a.jsonl.gz"),
-        ("a.csv", gzip.compress(b"a,b"), "a.csv is gzip; rename it to a.csv.gz"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "a.jsonl is gzip; rename it to a.jsonl.gz"),
+        ("a.csv", gzip.compress(b"a,b", mtime=0), "a.csv is gzip; rename it to a.csv.gz"),
         ("a.jsonl.gz", b'{"a": 1}', "a.jsonl.gz is not gzip, though its name says so; rename it to a.jsonl"),
         ("a.jsonl.gz", CUT_GZIP, "a.jsonl.gz is a gzip that is cut off; download or write it again"),
         ("a.jsonl", PNG, f"a.jsonl holds a PNG image, not .jsonl; give a file in one of: {KNOWN}"),
-        ("a.json.gz", gzip.compress(PNG), f"a.json.gz holds a PNG image, not .json; give a file in one of: {KNOWN}"),
+        (
+            "a.json.gz",
+            gzip.compress(PNG, mtime=0),
+            f"a.json.gz holds a PNG image, not .json; give a file in one of: {KNOWN}",
+        ),
         ("a.csv", b"PK\x03\x04", f"a.csv holds a zip archive, not .csv; give a file in one of: {KNOWN}"),
         ("a.csv", "a,b".encode("utf-16"), f"a.csv holds UTF-16 text, not .csv; give a file in one of: {KNOWN}"),
         ("a.jsonl", WEB_PAGE, f"a.jsonl holds a web page, not .jsonl; give a file in one of: {KNOWN}"),
@@ -68,7 +76,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_in_one_line(
 
 
 def test_a_damaged_gzip_is_refused_where_the_damage_is(tmp_path: Path) -> None:
-    content = bytearray(gzip.compress(as_jsonl(PAIRS)))
+    content = bytearray(gzip.compress(as_jsonl(PAIRS), mtime=0))
     content[-5] ^= 0xFF
     message = refusal(tmp_path, "a.jsonl.gz", bytes(content))
     assert message.startswith("data.path: a.jsonl.gz is a damaged gzip (")

@@ -100,7 +100,7 @@ DATA_SETS = {
         "test.jsonl": as_jsonl(RAGGED[1:]),
     },
     "team/list": {"train.json": json.dumps(RAGGED, indent=1).encode()},
-    "team/packed": {"train.jsonl.gz": gzip.compress(as_jsonl(RAGGED))},
+    "team/packed": {"train.jsonl.gz": gzip.compress(as_jsonl(RAGGED), mtime=0)},
     "team/table": {"train.csv": b"id,text\n1,one\n2,\n"},
     "team/dropped": {"dropped.jsonl": as_jsonl(TALKS)},
     "team/closed": {"train.jsonl": as_jsonl(TALKS)},
