@@ -41,8 +41,14 @@ def processors() -> int:
 
 
 def slurm_job_id() -> str | None:
-    """The SLURM job that this process belongs to, if any."""
-    return os.environ.get("SLURM_JOB_ID")
+    """The SLURM job that this process belongs to, if any: ``123``, of an array ``123_4``."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def slurm_attempt() -> int:
+    """How often SLURM has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def visible_gpus() -> list[str] | None:
