@@ -51,6 +51,38 @@ def slurm_attempt() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def submitting_environment() -> dict[str, str]:
+    """Of this shell, for sbatch: without what it knows of a job that it may itself be running in."""
+    inside = "SLURM_JOB_ID" in os.environ
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not (inside and name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name != "SLURM_CONF")
+    }
+
+
+def python_path() -> str:
+    """PYTHONPATH as the user has set it."""
+    return os.environ.get("PYTHONPATH", "")
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """The job that this process is the batch script of."""
+
+    id: str
+    index: int
+    """In its array."""
+    attempt: int
+    nodes: str
+
+
+def slurm_job() -> SlurmJob:
+    """As SLURM describes it."""
+    index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    return SlurmJob(str(slurm_job_id()), index, slurm_attempt(), os.environ["SLURM_JOB_NODELIST"])
+
+
 def visible_gpus() -> list[str] | None:
     """The devices that CUDA_VISIBLE_DEVICES allows; None when it is not set."""
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -92,6 +124,26 @@ def this_rank() -> Rank:
     return Rank(index, count, local)
 
 
+def slurm_hosts() -> list[str]:
+    """The names of the job's nodes, in the order of its ranks."""
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    return list(SlurmJobEnvironment().hostnames)
+
+
+def take_slurm_rank(hosts: Sequence[str]) -> Rank:
+    """Become the rank that SLURM started this task as, and know where the ranks meet: on the first of the job's hosts.
+
+    The port is another one for each job and each start of it, below those that outgoing connections take.
+    """
+    number, attempt = int(os.environ["SLURM_JOB_ID"]), slurm_attempt()
+    port = 20000 + 4 * ((number + 131 * attempt) % 3000)
+    rank = Rank(int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_LOCALID"]))
+    if rank.count > 1:  # one alone meets nobody, and libraries would take it for one of several
+        os.environ |= _of_rank(rank, Rendezvous(hosts[0], port))
+    return rank
+
+
 def child_environment(
     threads: int, rank: Rank | None = None, meet_at: Rendezvous | None = None, gpus: Sequence[str] = ()
 ) -> dict[str, str]:
@@ -102,8 +154,17 @@ def child_environment(
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    if rank is not None:
-        environment |= {"RANK": str(rank.index), "WORLD_SIZE": str(rank.count), "LOCAL_RANK": str(rank.local)}
-    if meet_at is not None:
-        environment |= {"MASTER_ADDR": meet_at.host, "MASTER_PORT": str(meet_at.port)}
+    if rank is not None and meet_at is not None:
+        environment |= _of_rank(rank, meet_at)
     return environment
+
+
+def _of_rank(rank: Rank, meet_at: Rendezvous) -> dict[str, str]:
+    """As torch.distributed and DeepSpeed read it."""
+    return {
+        "RANK": str(rank.index),
+        "WORLD_SIZE": str(rank.count),
+        "LOCAL_RANK": str(rank.local),
+        "MASTER_ADDR": meet_at.host,
+        "MASTER_PORT": str(meet_at.port),
+    }

@@ -84,7 +84,7 @@ def _how_it_ended(folder: RunFolder, run: RunConfig, error: BaseException) -> tu
     first = first_failure(folder)
     if first is not None:  # what went wrong here is only that the other rank is gone
         log.error("%s", first)
-        return "failed", str(first), ExitCode.FAILED
+        return "failed", str(first), ExitCode.USER_MISTAKE if first.mistake else ExitCode.FAILED
     if isinstance(error, Interrupted):
         progress.say(f"interrupted ({error}); the same command resumes it")
         return "interrupted", str(error), ExitCode.INTERRUPTED
@@ -107,9 +107,10 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
         return ExitCode.INTERRUPTED
     except Exception as error:
         log.error("%s", traceback.format_exc())
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        note_failure(folder, RankFailure(rank.index, reason))
-        return ExitCode.USER_MISTAKE if isinstance(error, UserError) else ExitCode.FAILED
+        mistake = isinstance(error, UserError)
+        reason = str(error) if mistake else f"{type(error).__name__}: {error}"
+        note_failure(folder, RankFailure(rank.index, reason, mistake))
+        return ExitCode.USER_MISTAKE if mistake else ExitCode.FAILED
 
 
 def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_row: Callable[[], None]) -> None:

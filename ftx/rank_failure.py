@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ftx.environment import slurm_attempt
 from ftx.run_folder import RunFolder, write_text
 
 
@@ -13,6 +14,8 @@ class RankFailure:
 
     rank: int
     reason: str
+    mistake: bool = False
+    """The user's: not worth another try."""
 
     def __str__(self) -> str:
         return f"rank {self.rank}: {self.reason}"
@@ -42,4 +45,5 @@ def forget_failure(folder: RunFolder) -> None:
 
 
 def _file(folder: RunFolder) -> Path:
-    return folder.path / ".first-failure"
+    """Of this start only: ranks of an earlier one, cut off from SLURM, may still write theirs."""
+    return folder.path / f".first-failure-{slurm_attempt()}"

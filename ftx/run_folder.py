@@ -38,6 +38,17 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """A run's place in a SLURM array; an array that no ticket names any more leaves the run alone."""
+
+    submission: str
+    """The submission's folder."""
+    index: int
+    job_id: str | None = None
+    """None until sbatch has answered: whoever submitted may have died in between."""
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """Paths inside a run's folder. What is not there yet reads as empty."""
 
@@ -108,6 +119,22 @@ class RunFolder:
 
     def write_membership(self, membership: Membership) -> None:
         write_json(self.path / "membership.json", asdict(membership))
+
+    def read_ticket(self, phase: str = "all") -> Ticket | None:
+        """Where the run was submitted last; None for one that never was. ``score`` may have a job of its own."""
+        file = self._ticket(phase)
+        return Ticket(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+    def write_ticket(self, ticket: Ticket, phase: str = "all") -> None:
+        write_json(self._ticket(phase), asdict(ticket))
+
+    def _ticket(self, phase: str) -> Path:
+        return self.path / ("ticket-score.json" if phase == "score" else "ticket.json")
+
+    @property
+    def attempts(self) -> Path:
+        """What became of each start of the run by SLURM."""
+        return self.path / "attempts.jsonl"
 
     def read_scores(self) -> dict[str, Any]:
         file = self.path / "scores.json"

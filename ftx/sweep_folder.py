@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from ftx.config.identity import HASH_LENGTH
 from ftx.config.keys import flat
 from ftx.config.schema import TrackingConfig
 from ftx.errors import UserError
-from ftx.lock import holder
 from ftx.metrics_log import last_training_row
 from ftx.run_folder import Membership, RunFolder, write_json
+from ftx.slurm_queue import Job
+from ftx.standing import state_of
 from ftx.sweep_table import Arm
 from ftx.tracking import ensure_parent
 
@@ -73,29 +74,33 @@ class Sweep:
         }
         write_json(self.path / "sweep.json", described)
 
-    def arms(self) -> list[Arm]:
-        """Where every run stands, for a report."""
-        return [_arm(self.folder_of(member), member) for member in self.members]
+    def arms(self, jobs: Mapping[str, Job] | None = None) -> list[Arm]:
+        """Where every run stands, for a report; ``jobs`` is what SLURM says of theirs."""
+        return [_arm(self.folder_of(member), member, jobs) for member in self.members]
 
 
 def open_sweep(composition: Composition, folders: Sequence[RunFolder]) -> Sweep:
     """The folder of the sweep with these runs: made, or found again with the MLflow parent it had."""
-    names = sorted(folder.name for folder in folders)
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:HASH_LENGTH]
-    first = composition.runs[0].run
-    experiment = str(first.tracking.experiment)
-    # An MLflow experiment may have slashes in its name, a folder may not.
-    title = re.sub(r"[^\w.+=-]+", "-", experiment).strip("-")
-    path = Path(first.run_root) / "sweeps" / f"{title}-{digest}"
+    path = sweep_path(composition, folders)
     members = tuple(
         Member(folder.name, {key: _value(composed.choices, flat(composed.run), key) for key in composition.swept})
         for folder, composed in zip(folders, composition.runs, strict=True)
     )
     path.mkdir(parents=True, exist_ok=True)
     known = read_sweep(path).mlflow_parent_id if (path / "sweep.json").exists() else None
-    sweep = Sweep(path, members, experiment, known)
+    sweep = Sweep(path, members, str(composition.runs[0].run.tracking.experiment), known)
     sweep.save()
     return sweep
+
+
+def sweep_path(composition: Composition, folders: Sequence[RunFolder]) -> Path:
+    """Where the sweep of these runs lives, whatever their order; nothing is made yet."""
+    names = sorted(folder.name for folder in folders)
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:HASH_LENGTH]
+    first = composition.runs[0].run
+    # An MLflow experiment may have slashes in its name, a folder may not.
+    title = re.sub(r"[^\w.+=-]+", "-", str(first.tracking.experiment)).strip("-")
+    return Path(first.run_root) / "sweeps" / f"{title}-{digest}"
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -118,16 +123,8 @@ def find_sweep(word: str, run_root: Path) -> Sweep:
     raise UserError(f"{word}: no such sweep; {there}")
 
 
-def state_of(folder: RunFolder) -> tuple[str, str]:
-    """(state, reason) as they really are: a run whose process died without a word is interrupted."""
-    status = folder.read_status()
-    if status.state == "running" and holder(folder.lock) is None:
-        return "interrupted", "its process is gone"
-    return status.state, status.reason
-
-
-def _arm(folder: RunFolder, member: Member) -> Arm:
-    state, reason = state_of(folder)
+def _arm(folder: RunFolder, member: Member, jobs: Mapping[str, Job] | None) -> Arm:
+    state, reason = state_of(folder, jobs)
     return Arm(folder.name, member.swept, state, reason, folder.read_scores(), last_training_row(folder.metrics))
 
 

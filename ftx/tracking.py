@@ -96,6 +96,16 @@ def close_parent(tracking: TrackingConfig, parent_id: str, files: Iterable[Path]
         )
 
 
+def tell(folder: RunFolder, run: RunConfig, state: str, reason: str) -> None:
+    """Say how a run stands that nobody works on, and send what MLflow lacks of it; a warning while that is away."""
+    if run.tracking.offline:
+        return
+    try:
+        Sender(folder, run).send(state, reason)
+    except failures() as error:
+        log.warning("%s: MLflow at %s does not answer (%s)", folder.name, run.tracking.uri, brief(error))
+
+
 def failures() -> tuple[type[Exception], ...]:
     """What a tracking server that is away, or a file that is no database, raises."""
     from mlflow.exceptions import MlflowException

@@ -26,6 +26,10 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
     for composed in composition.runs:
         check_here(composed.run)
+    if composition.runs[0].run.launcher.name == "slurm":
+        from launchers import slurm
+
+        return slurm.launch(composition)
     from launchers import local
 
     if composition.is_sweep:

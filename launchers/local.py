@@ -13,17 +13,17 @@ from ftx import progress
 from ftx.config.compose import ComposedRun, Composition
 from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
-from ftx.data.fingerprint import data_fingerprint, model_fingerprint
 from ftx.environment import child_environment
 from ftx.errors import ExitCode
 from ftx.lock import holder
 from ftx.metrics_log import last_training_row
 from ftx.preflight import list_gpus
-from ftx.provenance import describe_provenance
 from ftx.report import write_report
-from ftx.run_folder import RunFolder, find_run_folder, move_aside, open_run_folder
+from ftx.run_folder import RunFolder
 from ftx.scores import describe
-from ftx.sweep_folder import Member, Sweep, open_sweep, state_of
+from ftx.standing import state_of
+from ftx.sweep_folder import Member, Sweep, open_sweep
+from launchers.folders import describe_on_disk, locate
 from launchers.ranks import run_ranks, threads_of_each
 
 POLL_SECONDS = 0.2
@@ -73,22 +73,6 @@ def launch_sweep(composition: Composition) -> ExitCode:
     if "failed" in states:
         return ExitCode.FAILED
     return ExitCode.FINISHED if states == {"finished"} else ExitCode.INTERRUPTED
-
-
-def locate(composed: ComposedRun) -> RunFolder:
-    """The run's folder by its identity; with ``fresh=true`` what is there is moved aside first."""
-    run = composed.run
-    folder = find_run_folder(run, data_fingerprint(run), model_fingerprint(run))
-    if run.fresh and holder(folder.lock) is None and (aside := move_aside(folder)):
-        progress.say(f"fresh: moved {folder.name} to {aside}")
-    return folder
-
-
-def describe_on_disk(composed: ComposedRun, folder: RunFolder) -> None:
-    """Make the run's folder with everything a job needs to know."""
-    run = composed.run
-    provenance = describe_provenance(data_fingerprint(run), model_fingerprint(run))
-    open_run_folder(folder, run, composed.words, provenance)
 
 
 @dataclass(frozen=True)

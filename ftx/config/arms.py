@@ -23,15 +23,15 @@ from ftx.config.help import groups
 from ftx.config.keys import flat, schema_fields
 from ftx.config.nodes import run_schema, to_run
 from ftx.config.schema import RunConfig
+from ftx.config.site import SITE, read_site
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
 CONF = CHECKOUT / "conf"
 # Groups whose files lie outside conf/: each yaml is one choice.
 OUTSIDE_CONF = {"experiment": (CHECKOUT / "experiments", "_global_"), "launcher": (CHECKOUT / "launchers", None)}
-
-
-SOURCES = "data.sources"
+# Mappings whose names are the user's own, which no schema knows beforehand.
+FREE = ("data.sources", "launcher.sbatch", "launcher.srun")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ def _hydra(config_dir: Path | None) -> Iterator["_Composer"]:
     store.store(name="schema", node=run_schema())
     for group, (folder, package) in OUTSIDE_CONF.items():
         for file in sorted(folder.glob("*.yaml")):
+            if file == SITE:
+                continue
             node = OmegaConf.load(file)
+            if (group, file.stem) == ("launcher", "slurm"):
+                node = OmegaConf.merge(node, read_site())
             store.store(group=group, name=file.stem, node=node, package=package or group)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="ftx"):
@@ -152,5 +156,5 @@ class _Composer:
 
 
 def _adding(word: str) -> str:
-    """As Hydra has to hear it: the sources of a mixture have names of the user's, which no schema knows beforehand."""
-    return f"++{word}" if word.startswith(f"{SOURCES}.") else word
+    """As Hydra has to hear it to take a name that is new."""
+    return f"++{word}" if word.startswith(tuple(f"{name}{mark}" for name in FREE for mark in ".=")) else word

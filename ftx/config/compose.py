@@ -25,6 +25,8 @@ class ComposedRun:
     run: RunConfig
     words: tuple[str, ...]
     choices: dict[str, str | None]
+    # The run as a job of its own scores it; None where the training does.
+    scoring: RunConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def groups() -> list[str]:
 def choices_of(group: str, config_dir: Path | None = None) -> dict[str, str]:
     """Choice → the sentence in the first comment of its file."""
     files = [file for folder in folders(config_dir).get(group, []) for file in sorted(folder.glob("*.yaml"))]
+    files = [file for file in files if file.name != "site.yaml"]
     return {file.stem: _description(file) for file in files}
 
 

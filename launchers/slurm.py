@@ -1,0 +1,209 @@
+"""To a SLURM cluster: runs of one shape as one array, submitted once however often the command is given."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftx import progress
+from ftx.config.compose import ComposedRun, Composition
+from ftx.config.schema import RunConfig
+from ftx.config.stored import run_to_yaml
+from ftx.environment import python_path
+from ftx.errors import ExitCode, UserError
+from ftx.lock import Held, holder, lock
+from ftx.run_folder import RunFolder, write_text
+from ftx.scores import describe
+from ftx.slurm_queue import Job, queue
+from ftx.standing import job_of
+from ftx.sweep_folder import Sweep, open_sweep, sweep_path
+from launchers.folders import describe_on_disk, find, locate
+from launchers.slurm_script import LARGEST_ARRAY, Place, Shape, executor, script, shape_of
+from launchers.snapshot import snapshot_path, take_snapshot
+from launchers.submission import Submission, adopt, next_number, path_of, submit
+
+ALL, TRAIN, SCORE = "all", "train", "score"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run that is to be submitted, and its name in a message."""
+
+    composed: ComposedRun
+    folder: RunFolder
+    title: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An array as it could be submitted now; one that scores what another trains waits for that one."""
+
+    submission: Submission
+    shape: Shape
+    place: Place
+    name: str
+    titles: tuple[str, ...]
+
+    def script(self, after: str | None) -> str:
+        made = executor(self.shape, self.place, name=self.name, count=len(self.titles), after=after)
+        return script(made, self.shape, self.place)
+
+    @property
+    def waits(self) -> bool:
+        return self.submission.phase == SCORE
+
+
+def launch(composition: Composition) -> ExitCode:
+    """Submit every run that is neither finished nor queued nor running; returns as soon as SLURM has them."""
+    first = composition.runs[0].run
+    if first.launcher.dry_run:
+        sys.stdout.write(dry_run(composition))
+        return ExitCode.FINISHED
+    jobs = queue()
+    with alone(Path(first.run_root)):
+        adopt(map(find, composition.runs), jobs)
+        for composed in composition.runs:
+            _check_nobody_at(composed, jobs)
+        folders = [locate(composed) for composed in composition.runs]
+        sweep = open_sweep(composition, folders) if composition.is_sweep else None
+        name = sweep.name if sweep else folders[0].name
+        progress.say(f"sweep: {sweep.path}" if sweep else f"run: {folders[0].path}")
+        titles = [member.title for member in sweep.members] if sweep else [name]
+        waiting = [
+            Waiting(*one)
+            for one in zip(composition.runs, folders, titles, strict=True)
+            if is_to_submit(Waiting(*one), jobs)
+        ]
+        submit_all(waiting, name, sweep)
+    return ExitCode.FINISHED
+
+
+def submit_all(waiting: Sequence[Waiting], name: str, sweep: Sweep | None) -> None:
+    """Bring these runs into the queue, with the MLflow parent that they share."""
+    if not waiting:
+        return
+    tracking = waiting[0].composed.run.tracking
+    for one in waiting:
+        describe_on_disk(one.composed, one.folder)
+        if one.composed.scoring:
+            write_text(one.folder.path / "scoring.yaml", run_to_yaml(one.composed.scoring))
+    if sweep and not tracking.offline:
+        submitted = {one.folder.path for one in waiting}
+        sweep.with_parent(tracking, [one for one in sweep.members if sweep.folder_of(one).path in submitted])
+    take_snapshot(_run_root(waiting))
+    array = None
+    for planned in plan(waiting, name, sweep.path if sweep else None):
+        text = planned.script(f"aftercorr:{array}" if planned.waits else None)
+        planned.submission.save(text)
+        array = submit(planned.submission)
+        _say_submitted(planned, array)
+    _say_how_to_look(name, waiting[0].folder, sweep)
+
+
+def is_to_submit(one: Waiting, jobs: Mapping[str, Job]) -> bool:
+    """Says so where not."""
+    job = job_of(one.folder, jobs)
+    if job is not None and job.is_active:
+        progress.say(f"{one.title}: {job}; left alone")
+    elif one.folder.is_complete(one.composed.run):
+        progress.say(f"{one.title}: finished already: {describe(one.folder.read_scores(), brief=True)}")
+    elif (at_it := holder(one.folder.lock)) is not None:
+        progress.say(f"{one.title}: {at_it} is at it; left alone")
+    else:
+        return True
+    return False
+
+
+def dry_run(composition: Composition) -> str:
+    """The scripts and resolved runs as they would be submitted if none of the runs had begun."""
+    folders = [find(composed) for composed in composition.runs]
+    name = sweep_path(composition, folders).name if composition.is_sweep else folders[0].name
+    runs = [Waiting(composed, folder, folder.name) for composed, folder in zip(composition.runs, folders, strict=True)]
+    parts, before = [], ""
+    for planned in plan(runs, name, None):
+        parts.append(f"# ---- {planned.submission.path}/script.sh")
+        parts.append(planned.script(f"aftercorr:JOB_OF_{before}" if planned.waits else None))
+        parts += [f"# array element {index}: {run}" for index, run in enumerate(planned.submission.runs)]
+        before = planned.submission.path.name
+    parts.append("# ---- environment: that of this shell (sbatch --export=ALL), with what the script sets and unsets")
+    for one in runs:
+        parts.append(f"# ---- {one.folder.path}/run.yaml\n{run_to_yaml(one.composed.run)}")
+    return "\n".join(parts)
+
+
+def plan(waiting: Sequence[Waiting], name: str, sweep: Path | None) -> Iterator[Planned]:
+    """The arrays of these runs: each of one shape, no larger than sites allow; one that scores after what it scores."""
+    run_root = _run_root(waiting)
+    code, number = snapshot_path(run_root), next_number(run_root, name)
+    for phase, chunk in _chunks(waiting):
+        for part in (TRAIN, SCORE) if phase == TRAIN else (ALL,):
+            path = path_of(run_root, name, number)
+            number += 1
+            yield Planned(
+                Submission(path, tuple(one.folder.path for one in chunk), part, sweep),
+                shape_of(_run_of(chunk[0], part)),
+                Place(path, code, Path.cwd(), python_path()),
+                f"{name}-score" if part == SCORE else name,
+                tuple(one.title for one in chunk),
+            )
+
+
+def _chunks(waiting: Sequence[Waiting]) -> Iterator[tuple[str, Sequence[Waiting]]]:
+    """(``train`` for runs that are scored by a job of their own, else ``all``; the runs of one array)."""
+    alike: dict[str, list[Waiting]] = {}
+    for one in waiting:
+        phases = (ALL,) if one.composed.scoring is None else (TRAIN, SCORE)
+        alike.setdefault(repr([shape_of(_run_of(one, phase)) for phase in phases]), []).append(one)
+    for runs in alike.values():
+        phase = ALL if runs[0].composed.scoring is None else TRAIN
+        for begin in range(0, len(runs), LARGEST_ARRAY):
+            yield phase, runs[begin : begin + LARGEST_ARRAY]
+
+
+def _run_of(one: Waiting, phase: str) -> RunConfig:
+    scoring = one.composed.scoring
+    return scoring if phase == SCORE and scoring is not None else one.composed.run
+
+
+def _run_root(waiting: Sequence[Waiting]) -> Path:
+    return Path(waiting[0].composed.run.run_root)
+
+
+@contextmanager
+def alone(run_root: Path) -> Iterator[None]:
+    """One shell at a time submits runs of a run_root: two could both find that a run is not queued yet."""
+    (run_root / ".jobs").mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(run_root / ".jobs" / "submit.lock"):
+            yield
+    except Held as held:
+        raise UserError(
+            f"run_root={run_root}: {held.holder} is submitting runs of it; wait for that and look"
+        ) from None
+
+
+def _check_nobody_at(composed: ComposedRun, jobs: Mapping[str, Job]) -> None:
+    """Raise UserError for ``fresh=true`` of a run that SLURM has."""
+    folder = find(composed)
+    job = job_of(folder, jobs)
+    if composed.run.fresh and job is not None and job.is_active:
+        raise UserError(f"fresh=true: {folder.name}: {job}; end that with scancel {job.id}, or leave fresh out")
+
+
+def _say_submitted(planned: Planned, array: str) -> None:
+    count, shape = len(planned.titles), planned.shape
+    what = "scores" if planned.waits else "trains"
+    side_by_side = f", at most {shape.launcher.parallel} at a time" if count > shape.launcher.parallel else ""
+    progress.say(f"submitted job {array}: {what} {count} run{'s' * (count > 1)} on {shape} each{side_by_side}")
+    for index, (title, run) in enumerate(zip(planned.titles, planned.submission.runs, strict=True)):
+        progress.say(f"  {array}_{index}  {title}  {run}")
+
+
+def _say_how_to_look(name: str, first: RunFolder, sweep: Sweep | None) -> None:
+    if sweep:
+        progress.say(f"look:    python -m ftx.sweep status {name}   (also: squeue --me, {first.path}/log.txt)")
+        progress.say(f"end it:  python -m ftx.sweep cancel {name}")
+    else:
+        progress.say(f"look:    squeue --me; tail -F {first.path}/log.txt")
+        progress.say("end it:  scancel JOB; the same command resumes it")

@@ -1,0 +1,40 @@
+"""One rank of a run on SLURM: an srun task. Its words go to the run's folder, as anywhere."""
+
+import os
+import sys
+from pathlib import Path
+
+from ftx.environment import Rank, slurm_hosts, take_slurm_rank
+from ftx.errors import ExitCode
+from ftx.run_folder import RunFolder
+from launchers.slurm_verdict import write_code
+
+
+def main(folder: RunFolder, phase: str) -> int:
+    """The exit code that srun gets: only rank 0's says how the run ended, and is noted for the supervisor."""
+    rank = take_slurm_rank(slurm_hosts())
+    _speak_into(folder, rank)
+    from ftx import progress
+    from ftx.job import run_job
+
+    progress.start_console(with_time=True)
+    code = run_job(folder)
+    if rank.is_main:
+        write_code(folder, code)
+        return code
+    # An exit code other than 0 would end rank 0 while it writes down how the run was interrupted.
+    return ExitCode.FINISHED if code == ExitCode.INTERRUPTED else code
+
+
+def _speak_into(folder: RunFolder, rank: Rank) -> None:
+    """Whatever comes after this, libraries in C included, is written to the rank's log."""
+    log = folder.log if rank.is_main else folder.path / f"log-rank{rank.index}.txt"
+    with log.open("ab") as opened:
+        os.dup2(opened.fileno(), 1)
+        os.dup2(opened.fileno(), 2)
+
+
+if __name__ == "__main__":
+    from ftx.distributed import end_process
+
+    end_process(main(RunFolder(Path(sys.argv[2])), sys.argv[1]))
