@@ -61,11 +61,6 @@ def submitting_environment() -> dict[str, str]:
     }
 
 
-def python_path() -> str:
-    """PYTHONPATH as the user has set it."""
-    return os.environ.get("PYTHONPATH", "")
-
-
 @dataclass(frozen=True)
 class SlurmJob:
     """The job that this process is the batch script of."""

@@ -14,7 +14,9 @@ from ftx.errors import ExitCode, UserError
 from ftx.figures import Point, metric_against, save
 from ftx.lock import holder
 from ftx.run_folder import RunFolder, write_text
-from ftx.sweep_folder import Sweep, find_sweep, read_sweep, state_of
+from ftx.slurm_queue import Job
+from ftx.standing import ask_slurm, state_of
+from ftx.sweep_folder import Sweep, find_sweep, read_sweep
 from ftx.sweep_table import BASE_KEY, Arm, metrics_of, swept_keys, table, to_csv, to_markdown
 from ftx.tracking import Sender, brief, close_parent, failures
 from ftx.verb import verb
@@ -43,7 +45,7 @@ def write_report(
     With ``ran=False`` nothing has changed since the last report, and MLflow is left in peace. ``metrics`` narrows what
     is returned and adds a figure of the first of them; the files always have everything.
     """
-    arms = sweep.arms()
+    arms = sweep.arms(_jobs_of(sweep))
     text = to_markdown(table(arms, metrics))
     write_text(sweep.path / "report.md", f"# {sweep.name}\n\n{to_markdown(table(arms))}")
     write_text(sweep.path / "report.csv", to_csv(arms))
@@ -52,6 +54,15 @@ def write_report(
         files = [sweep.path / name for name in ("report.md", "report.csv", "figure.png", "figure.svg")]
         close_parent(tracking, sweep.mlflow_parent_id, [file for file in files if file.exists()], _state(arms))
     return text + (f"\nfigure: {figure}" if figure else "")
+
+
+def _jobs_of(sweep: Sweep) -> dict[str, Job] | None:
+    """None where SLURM does not answer, as on a machine that is no part of the cluster."""
+    try:
+        return ask_slurm(sweep.folders())
+    except UserError as error:
+        log.warning("%s; the states are those that the runs have written themselves", error)
+        return None
 
 
 def sync(names: Sequence[str], run_root: Path) -> ExitCode:

@@ -50,11 +50,14 @@ def launch_run(composed: ComposedRun, folder: RunFolder) -> ExitCode:
 
 def launch_sweep(composition: Composition) -> ExitCode:
     """Every run of the sweep that is not finished, then the report."""
-    folders = [locate(composed) for composed in composition.runs]
-    sweep = open_sweep(composition, folders)
+    return work_on(open_sweep(composition, [locate(composed) for composed in composition.runs]), composition.runs)
+
+
+def work_on(sweep: Sweep, runs: Sequence[ComposedRun]) -> ExitCode:
+    """The same for a sweep that is described already; ``runs`` are its members' in their order."""
     progress.say(f"sweep: {sweep.path}")
     waiting = []
-    for composed, member in zip(composition.runs, sweep.members, strict=True):
+    for composed, member in zip(runs, sweep.members, strict=True):
         folder = sweep.folder_of(member)
         if folder.is_complete(composed.run):
             progress.say(f"{member.title}: finished already")
@@ -67,9 +70,9 @@ def launch_sweep(composition: Composition) -> ExitCode:
         tracking = waiting[0].run.tracking
         if not tracking.offline:
             sweep = sweep.with_parent(tracking, [one.member for one in waiting])
-        _work_off(sweep, waiting, composition.runs[0].run.launcher.parallel)
-    progress.say(write_report(sweep, composition.runs[0].run.tracking, ran=bool(waiting)))
-    states = {state_of(folder)[0] for folder in folders}
+        _work_off(sweep, waiting, runs[0].run.launcher.parallel)
+    progress.say(write_report(sweep, runs[0].run.tracking, ran=bool(waiting)))
+    states = {state_of(folder)[0] for folder in sweep.folders()}
     if "failed" in states:
         return ExitCode.FAILED
     return ExitCode.FINISHED if states == {"finished"} else ExitCode.INTERRUPTED

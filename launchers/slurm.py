@@ -10,7 +10,6 @@ from ftx import progress
 from ftx.config.compose import ComposedRun, Composition
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_to_yaml
-from ftx.environment import python_path
 from ftx.errors import ExitCode, UserError
 from ftx.lock import Held, holder, lock
 from ftx.run_folder import RunFolder, write_text
@@ -60,22 +59,28 @@ def launch(composition: Composition) -> ExitCode:
     if first.launcher.dry_run:
         sys.stdout.write(dry_run(composition))
         return ExitCode.FINISHED
-    jobs = queue()
-    with alone(Path(first.run_root)):
-        adopt(map(find, composition.runs), jobs)
-        for composed in composition.runs:
-            _check_nobody_at(composed, jobs)
-        folders = [locate(composed) for composed in composition.runs]
-        sweep = open_sweep(composition, folders) if composition.is_sweep else None
-        name = sweep.name if sweep else folders[0].name
-        progress.say(f"sweep: {sweep.path}" if sweep else f"run: {folders[0].path}")
-        titles = [member.title for member in sweep.members] if sweep else [name]
-        waiting = [
-            Waiting(*one)
-            for one in zip(composition.runs, folders, titles, strict=True)
-            if is_to_submit(Waiting(*one), jobs)
-        ]
-        submit_all(waiting, name, sweep)
+    if first.fresh:
+        _check_nobody_at_work(composition.runs)
+    folders = [locate(composed) for composed in composition.runs]
+    if composition.is_sweep:
+        return work_on(open_sweep(composition, folders), composition.runs)
+    progress.say(f"run: {folders[0].path}")
+    return _submit_what_is_left([Waiting(composition.runs[0], folders[0], folders[0].name)], folders[0].name, None)
+
+
+def work_on(sweep: Sweep, runs: Sequence[ComposedRun]) -> ExitCode:
+    """The same for a sweep that is described already; ``runs`` are its members' in their order."""
+    progress.say(f"sweep: {sweep.path}")
+    titles = [member.title for member in sweep.members]
+    all_of_them = [Waiting(*one) for one in zip(runs, sweep.folders(), titles, strict=True)]
+    return _submit_what_is_left(all_of_them, sweep.name, sweep)
+
+
+def _submit_what_is_left(runs: Sequence[Waiting], name: str, sweep: Sweep | None) -> ExitCode:
+    with alone(_run_root(runs)):
+        jobs = queue()
+        adopt((one.folder for one in runs), jobs)
+        submit_all([one for one in runs if is_to_submit(one, jobs)], name, sweep)
     return ExitCode.FINISHED
 
 
@@ -143,7 +148,7 @@ def plan(waiting: Sequence[Waiting], name: str, sweep: Path | None) -> Iterator[
             yield Planned(
                 Submission(path, tuple(one.folder.path for one in chunk), part, sweep),
                 shape_of(_run_of(chunk[0], part)),
-                Place(path, code, Path.cwd(), python_path()),
+                Place(path, code, Path.cwd()),
                 f"{name}-score" if part == SCORE else name,
                 tuple(one.title for one in chunk),
             )
@@ -183,12 +188,14 @@ def alone(run_root: Path) -> Iterator[None]:
         ) from None
 
 
-def _check_nobody_at(composed: ComposedRun, jobs: Mapping[str, Job]) -> None:
+def _check_nobody_at_work(runs: Sequence[ComposedRun]) -> None:
     """Raise UserError for ``fresh=true`` of a run that SLURM has."""
-    folder = find(composed)
-    job = job_of(folder, jobs)
-    if composed.run.fresh and job is not None and job.is_active:
-        raise UserError(f"fresh=true: {folder.name}: {job}; end that with scancel {job.id}, or leave fresh out")
+    jobs, folders = queue(), [find(composed) for composed in runs]
+    adopt(folders, jobs)
+    for folder in folders:
+        job = job_of(folder, jobs)
+        if job is not None and job.is_active:
+            raise UserError(f"fresh=true: {folder.name}: {job}; end that with scancel {job.id}, or leave fresh out")
 
 
 def _say_submitted(planned: Planned, array: str) -> None:

@@ -51,8 +51,6 @@ class Place:
     folder: Path
     code: Path
     started_in: Path
-    python_path: str = ""
-    """What PYTHONPATH was where the user submitted."""
 
 
 class _Executor(SlurmExecutor):
@@ -128,15 +126,16 @@ def _additional(launcher: LauncherConfig, place: Place, after: str | None) -> di
 
 def _environment(shape: Shape, place: Place) -> list[str]:
     """Besides that of the shell that submits, which sbatch passes on."""
-    path = ":".join([str(place.code), str(place.started_in), *filter(None, [place.python_path])])
-    exported = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    exported = {"PYTHONSAFEPATH": "1"}
     if shape.launcher.cpus_per_task:
         exported["SRUN_CPUS_PER_TASK"] = str(shape.launcher.cpus_per_task)
     threads = shape.hardware.threads or shape.launcher.cpus_per_task
     if threads:
         exported["OMP_NUM_THREADS"] = str(threads)
     exports = [f"export {name}={shlex.quote(value)}" for name, value in exported.items()]
-    return [f"unset {' '.join(FOREIGN)}", *exports]
+    # The code first, then what the user's own functions are found by: where he stood, and his own path.
+    path = shlex.quote(f"{place.code}:{place.started_in}")
+    return [f"unset {' '.join(FOREIGN)}", f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}", *exports]
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
