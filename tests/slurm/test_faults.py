@@ -1,0 +1,202 @@
+"""Whatever befalls a run on SLURM, it ends with the weights and the metrics of one that nothing befell."""
+
+import shutil
+import signal
+import stat
+
+import pytest
+from slurm_runs import (
+    DEADLINE_SECONDS,
+    check_as_undisturbed,
+    check_same_learning,
+    outcomes,
+    words_of,
+)
+
+from ftx.attempts import CRASHED, FINISHED, INTERRUPTED, MISTAKE, attempts
+from ftx.environment import CHECKOUT
+
+TWO_NODES = ("hardware.nodes=2",)
+
+
+def test_a_warning_stops_all_ranks_at_a_step_and_the_job_goes_on_by_itself(cluster, site, undisturbed):
+    said = site.launched(*TWO_NODES)
+    site.wait_for_step(said.folder, 12)
+    cluster.run("scancel", "--signal=USR2", said.job)
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    assert outcomes(said.folder) == [(0, INTERRUPTED), (1, FINISHED)]
+    assert not list(said.folder.path.glob("metrics.cut-*")), "steps were lost and made again"
+
+
+def test_a_time_limit_is_no_end(cluster, site, undisturbed):
+    """SLURM's own warning and limit: the run takes longer than the minute that its job has."""
+    long = ("schedule.epochs=90", "schedule.save_every=100")
+    said = site.launched(*long, "launcher.time_min=1")
+    check_as_undisturbed(site, said.folder, said.job, undisturbed(*long))
+    assert [outcome for _, outcome in outcomes(said.folder)] == [INTERRUPTED] * (len(outcomes(said.folder)) - 1) + [FINISHED]
+    assert len(outcomes(said.folder)) > 1
+    assert not list(said.folder.path.glob("metrics.cut-*")), "steps were lost and made again"
+
+
+def test_a_requeue_by_somebody_else_goes_on_from_a_checkpoint(cluster, site, undisturbed):
+    said = site.launched(*TWO_NODES)
+    site.wait_for_step(said.folder, 12)
+    cluster.scontrol("requeue", said.job)
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    assert [number for number, _ in outcomes(said.folder)] == [0, 1]
+
+
+def test_a_killed_rank_ends_the_others_and_the_run_is_tried_again(cluster, site, undisturbed):
+    said = site.launched(*TWO_NODES)
+    site.wait_for_step(said.folder, 12)
+    (rank,) = [one for one in cluster.processes_on("node2", "launchers.slurm_task") if "slurmstepd" not in one.command]
+    rank.send(signal.SIGKILL)
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    assert outcomes(said.folder) == [(0, CRASHED), (1, FINISHED)]
+    assert "rank 1 on node2: Killed" in attempts(said.folder)[0].reason
+
+
+def test_a_node_without_power_is_replaced(cluster, site, undisturbed):
+    said = site.launched(*TWO_NODES)
+    site.wait_for_step(said.folder, 12)
+    cluster.power_off("node1")
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    assert "node1" not in attempts(said.folder)[-1].nodes
+
+
+def test_ranks_that_slurm_has_lost_sight_of_cannot_write_into_the_new_ones_folder(cluster, site, undisturbed):
+    """Only slurmd dies: the old ranks are at work while the job starts elsewhere; frozen, to be sure of that."""
+    said = site.launched()
+    site.wait_for_step(said.folder, 12)
+    cluster.kill_slurmd("node1")
+    old = cluster.processes_on("node1", "launchers.slurm_task")
+    for process in old:
+        process.send(signal.SIGSTOP)
+    site.wait_for_step(said.folder, 16, start=1)
+    for process in old:
+        process.send(signal.SIGCONT)
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    cluster.wait_for(lambda: not cluster.processes_on("node1", "launchers.slurm_task"), 60, "the end of the old ranks")
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    assert attempts(said.folder)[-1].nodes != "node1"
+
+
+def test_stuck_ranks_are_ended_with_their_stacks_in_the_log(cluster, site, undisturbed):
+    said = site.launched(*TWO_NODES, "launcher.watchdog_min=0.25")
+    site.wait_for_step(said.folder, 12)
+    (rank,) = [one for one in cluster.processes_on("node2", "launchers.slurm_task") if "slurmstepd" not in one.command]
+    rank.send(signal.SIGSTOP)
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    assert outcomes(said.folder) == [(0, CRASHED), (1, FINISHED)]
+    assert "no progress" in attempts(said.folder)[0].reason
+    assert "Current thread" in said.folder.log.read_text() and "all_reduce" in said.folder.log.read_text()
+
+
+def test_a_run_that_crashes_again_is_failed_everywhere(cluster, site):
+    """A file of the user's that breaks off the training each time."""
+    said = site.launched("launcher.retries=1")
+    site.wait_for_step(said.folder, 3)
+    for start in (0, 1):
+        site.wait_for_step(said.folder, 3, start=start)
+        (rank,) = [one for node in cluster.nodes for one in cluster.processes_on(node, "-m launchers.slurm_task all")]
+        rank.send(signal.SIGKILL)
+    assert site.wait_for_end(said.folder, said.job) == "FAILED"
+    assert outcomes(said.folder) == [(0, CRASHED), (1, CRASHED)]
+    status = said.folder.read_status()
+    assert (status.state, status.reason) == ("failed", "rank 0 on node1: Killed")
+    assert site.mlflow().get_run(status.mlflow_run_id).info.status == "FAILED"
+
+
+def test_a_mistake_of_the_users_is_not_tried_again(cluster, site, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n' * 50 + '{"prompt": 1}\n')
+    said = site.launched("data=jsonl", f"data.path={rows}", "data.limit=null", "evaluation.tasks=[]")
+    assert site.wait_for_end(said.folder, said.job) == "FAILED"
+    assert outcomes(said.folder) == [(0, MISTAKE)]
+    assert "line 51" in said.folder.read_status().reason
+
+
+def test_a_full_disk_fails_the_run_and_room_lets_it_go_on(cluster, small_site, undisturbed_small):
+    """What is there before stays as it was; nothing half-written is left."""
+    site, words = small_site
+    said = site.launched(*words)
+    site.wait_for_step(said.folder, 20)
+    fill(site, leave=300_000)
+    assert site.wait_for_end(said.folder, said.job) == "FAILED"
+    status = said.folder.read_status()
+    assert status.state == "failed" and "MiB are free" in status.reason, status
+    assert site.mlflow().get_run(status.mlflow_run_id).info.status == "FAILED"
+    assert outcomes(said.folder) == [(0, MISTAKE)]
+    cluster.grow_small_disk(64)
+    again = site.launched(*words)
+    check_as_undisturbed(site, again.folder, again.job, undisturbed_small)
+
+
+def test_what_is_queued_does_not_see_what_is_edited_afterwards(cluster, site, tmp_path, undisturbed):
+    code = tmp_path / "checkout"
+    for part in ("ftx", "launchers", "conf", "experiments", "templates"):
+        shutil.copytree(CHECKOUT / part, code / part, ignore=shutil.ignore_patterns("__pycache__", "site.yaml"))
+    cluster.scontrol("update", "PartitionName=debug", "State=DOWN")
+    said = site.launched(code=code, cwd=code)
+    for file in (code / "ftx" / "trainer.py", code / "launchers" / "slurm_task.py", code / "conf" / "model" / "tiny.yaml"):
+        file.write_text("raise SystemExit('edited while queued')\n")
+    cluster.scontrol("update", "PartitionName=debug", "State=UP")
+    check_as_undisturbed(site, said.folder, said.job, undisturbed())
+    edited = site.launch(code=code, cwd=code)
+    assert edited.code != 0, "the edit was not seen by anybody"
+
+
+@pytest.fixture
+def dying_shell(tmp_path):
+    """Puts an sbatch before the real one that kills the shell which calls it, before or after it has done its work."""
+
+    def made(script: str) -> str:
+        file = tmp_path / "bin" / "sbatch"
+        file.parent.mkdir()
+        file.write_text(f"#!/bin/bash\n{script}\n")
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+        return str(file.parent)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(f'{shutil.which("sbatch")} "$@"; kill -9 $PPID', id="when it has submitted"),
+        pytest.param("kill -9 $PPID", id="before it has"),
+    ],
+)
+def test_a_shell_that_dies_while_it_submits_loses_and_doubles_nothing(site, undisturbed, dying_shell, script):
+    assert site.launch(path=dying_shell(script)).code == -signal.SIGKILL
+    again = site.launched()
+    folder = again.folder
+    job = folder.read_ticket().job_id
+    assert ("left alone" in again.out) == ("sbatch" in script)
+    check_as_undisturbed(site, folder, job, undisturbed())
+    assert outcomes(folder) == [(0, FINISHED)]
+    assert "finished already" in site.launched().out
+
+
+def test_an_sbatch_that_outlives_its_shell_starts_nothing_that_was_submitted_again(
+    cluster, site, undisturbed, dying_shell, tmp_path
+):
+    """It comes through only when the same command has been given again: of the two jobs one lets go."""
+    go = tmp_path / "go"
+    late = f'kill -9 $PPID; until [ -e {go} ]; do sleep 0.1; done; exec {shutil.which("sbatch")} "$@" > {tmp_path}/said'
+    assert site.launch(path=dying_shell(late)).code == -signal.SIGKILL
+    again = site.launched()
+    go.touch()
+    orphan = cluster.wait_for(lambda: (tmp_path / "said").exists() and (tmp_path / "said").read_text(), 30, "sbatch")
+    check_as_undisturbed(site, again.folder, again.job, undisturbed())
+    assert site.wait_for_end(again.folder, f"{orphan.split()[-1]}_0") == "COMPLETED"
+    assert outcomes(again.folder) == [(0, FINISHED)]
+
+
+def fill(site, leave: int) -> None:
+    """Until only so many bytes are free."""
+    free = shutil.disk_usage(site.runs).free
+    (site.runs / "filler").write_bytes(bytes(free - leave))
+
+
+__all__ = ["DEADLINE_SECONDS", "check_same_learning", "words_of"]
