@@ -1,0 +1,56 @@
+"""The cluster that these tests run on: one for the session, as new for each test."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from machine import missing_programs, reason_it_cannot_run
+from slurm_conf import Shape
+
+SMALL_DISK = 32
+WHY_SKIPPED = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--require-slurm", action="store_true", help="a missing SLURM program is a failure, not a skip")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """One line, whatever number of tests it is about."""
+    if reason := config.stash.get(WHY_SKIPPED, None):
+        terminalreporter.write_line(f"skipped what needs a SLURM cluster: {reason}")
+
+
+@pytest.fixture(scope="session")
+def new_cluster(request) -> Callable[[Shape], AbstractContextManager[Cluster]]:
+    """Makes clusters besides the session's, of other shapes; each ends with its ``with``."""
+    if request.config.getoption("--require-slurm", default=False) and (missing := missing_programs()):
+        pytest.fail(missing, pytrace=False)
+    if reason := reason_it_cannot_run():
+        request.config.stash[WHY_SKIPPED] = reason
+        pytest.skip(reason)
+
+    @contextmanager
+    def make(shape: Shape) -> Iterator[Cluster]:
+        with Cluster(Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp")), shape) as cluster:
+            yield cluster
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cluster(new_cluster) -> Iterator[Cluster]:
+    with new_cluster(Shape(small_disk=SMALL_DISK)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def settled(request) -> Iterator[None]:
+    """Whatever a test does to the cluster, the next one finds it as new; jobs of wider fixtures end with it too."""
+    cluster = request.getfixturevalue("cluster") if "cluster" in request.fixturenames else None
+    yield
+    if cluster is not None:
+        cluster.settle()
