@@ -3,12 +3,18 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 from cluster import Cluster
 from machine import missing_programs, reason_it_cannot_run
 from slurm_conf import Shape
+from slurm_runs import WORDS, Site
+from verb_process import start
+
+from ftx.run_folder import RunFolder
 
 SMALL_DISK = 32
 WHY_SKIPPED = pytest.StashKey[str]()
@@ -54,3 +60,33 @@ def settled(request) -> Iterator[None]:
     yield
     if cluster is not None:
         cluster.settle()
+
+
+@pytest.fixture
+def site(cluster, new_place) -> Site:
+    """An empty run_root, with MLflow in a SQLite file: a run alone may."""
+    place = new_place()
+    return Site(cluster, place.runs, place.cache, place.uri)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(new_place) -> Callable[..., RunFolder]:
+    """The same run by one process here, with other words where a test adds some that change the result."""
+    place = new_place()
+
+    @cache
+    def run(*words: str) -> RunFolder:
+        runs = place.runs / str(len(list(place.path.iterdir())))
+        here = (f"run_root={runs}", f"tracking.uri={place.uri}", f"data.cache={place.cache}")
+        ended = start("train", *WORDS, *here, *words, into=place.path / "said").ended()
+        assert ended.code == 0, ended
+        (file,) = runs.glob("*/run.yaml")
+        return RunFolder(file.parent)
+
+    return run
+
+
+@pytest.fixture
+def small_site(cluster, site) -> Site:
+    """Its runs are on a disk that a test can fill."""
+    return replace(site, runs=cluster.small_disk / "runs")
