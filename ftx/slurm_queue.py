@@ -61,16 +61,27 @@ def ended(ids: Iterable[str]) -> dict[str, Job]:
     return found
 
 
+def look(name: str) -> Job | None:
+    """The job as slurmctld knows it now."""
+    return next(iter(_shown(name) or []), None)
+
+
 def _remembered(base: str) -> list[Job]:
     """By slurmctld for some minutes (MinJobAge), by accounting for ever; by nobody at a site without it."""
-    shown = _output(["scontrol", "-o", "show", "job", base])
+    shown = _shown(base)
     if shown is not None:
-        return [_from_record(line) for line in shown.splitlines() if line.startswith("JobId=")]
+        return shown
     if which("sacct") is None:
         return []
     listed = _output(["sacct", "-X", "-n", "-P", "-j", base, "-o", "JobID,State,NodeList"]) or ""
     rows = [line.split("|") for line in listed.splitlines()]
     return [Job(row[0], row[1].split()[0], nodes=row[2]) for row in rows if len(row) == 3 and row[1]]
+
+
+def _shown(name: str) -> list[Job] | None:
+    """None where slurmctld has forgotten it."""
+    said = _output(["scontrol", "-o", "show", "job", name])
+    return None if said is None else [_from_record(line) for line in said.splitlines() if line.startswith("JobId=")]
 
 
 def _from_record(line: str) -> Job:

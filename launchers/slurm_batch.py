@@ -19,7 +19,7 @@ from ftx.run_folder import RunFolder
 from ftx.tracking import tell
 from launchers.finish import finish_sweep
 from launchers.slurm_step import Step
-from launchers.slurm_verdict import Verdict, forget_code, judge, requeue
+from launchers.slurm_verdict import Verdict, forget_code, is_at_its_time_limit, judge, requeue
 from launchers.submission import Submission, read_submission
 
 
@@ -52,6 +52,9 @@ class Supervisor:
         return self._follow(judge(self._folder, end, told=self._told))
 
     def _hear(self, *_: object) -> None:
+        """A rank that has not come to the end of a step by the time limit is no reason to give the run up."""
+        if not self._told and is_at_its_time_limit(self._job):
+            requeue(self._job)
         self._told = True
 
     def _is_ours(self) -> bool:

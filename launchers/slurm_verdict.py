@@ -10,7 +10,7 @@ from ftx.environment import SlurmJob, slurm_attempt, slurm_job_id
 from ftx.errors import ExitCode
 from ftx.rank_failure import first_failure
 from ftx.run_folder import RunFolder, write_text
-from ftx.slurm_queue import first_line
+from ftx.slurm_queue import first_line, look
 from launchers.slurm_step import Death, End
 
 
@@ -66,6 +66,12 @@ def read_code(folder: RunFolder) -> int | None:
 def forget_code(folder: RunFolder) -> None:
     """Once it is read."""
     _code_file(folder).unlink(missing_ok=True)
+
+
+def is_at_its_time_limit(job: SlurmJob) -> bool:
+    """Whether that is why SLURM ends it."""
+    said = look(job.id)
+    return said is not None and said.reason == "TimeLimit"
 
 
 def requeue(job: SlurmJob) -> str:
