@@ -11,11 +11,12 @@ import shutil
 import signal
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self, TypeVar
 
-from machine import Place, delete_link, is_owner, said, take_place, until
+from machine import FREEZER, Place, delete_link, said, take_place, until
 from node import Node
 from processes import Process, lives, pid_in, send
 from slurm_conf import Shape, write_files
@@ -99,16 +100,14 @@ class Cluster:
         """End what ``up`` started, and nothing else. A cluster that is not up stays as it is."""
         if self._place is None:
             return
-        for node in self.nodes:
-            self.power_off(node)
-        for daemon in ("slurmctld", "munged"):
-            self._kill(daemon)
-        if is_owner(self.root, self._place):
-            delete_link(self._place.bridge)
-            until(self._forget_cgroups, lambda: f"{self.place.freezer} cannot be removed")
-        if os.path.ismount(self.root / "small"):
-            said("umount", "--lazy", self.root / "small")
-        shutil.rmtree(self.root)
+        with ExitStack() as last_first:  # what fails keeps nothing else from being ended
+            last_first.callback(shutil.rmtree, self.root)
+            last_first.callback(self._unmount)
+            last_first.callback(delete_link, self.place.bridge, self.root)
+            last_first.callback(self._kill, "munged")
+            last_first.callback(self._kill, "slurmctld")
+            for node in self.nodes:
+                last_first.callback(self.power_off, node)
         self._place = None
 
     def settle(self, seconds: float = 90) -> None:
@@ -196,6 +195,10 @@ class Cluster:
 
     # The parts.
 
+    @property
+    def _freezer(self) -> Path:
+        return FREEZER / f"ftx-{self.root.name}"
+
     def _node(self, name: str) -> Node:
         return Node(name, self.nodes.index(name), self.root, self.place, self.environment)
 
@@ -213,8 +216,8 @@ class Cluster:
         for index in range(self.shape.gpus):
             os.mknod(self.root / "dev" / f"nvidia{index}", 0o20666, os.makedev(1, 3))
         if self.shape.tracks_by_cgroup:
-            self.place.freezer.mkdir(exist_ok=True)
-            (self.root / "cgroup" / "freezer").symlink_to(self.place.freezer)
+            self._freezer.mkdir(exist_ok=True)
+            (self.root / "cgroup" / "freezer").symlink_to(self._freezer)
         if self.shape.small_disk:
             said("mount", "-t", "tmpfs", "-o", f"size={self.shape.small_disk}m", "tmpfs", self.small_disk)
 
@@ -259,13 +262,17 @@ class Cluster:
                 self.scontrol("update", f"NodeName={node}", "State=resume")
         return self.is_idle()
 
-    def _forget_cgroups(self) -> bool:
-        for folder, _, _ in os.walk(self.place.freezer, topdown=False):
-            try:
+    def _unmount(self) -> None:
+        if os.path.ismount(self.root / "small"):
+            said("umount", "--lazy", self.root / "small")
+        until(self._has_no_cgroup, lambda: f"{self._freezer} cannot be removed")
+
+    def _has_no_cgroup(self) -> bool:
+        """Whether none is left; else remove those that are empty: the kernel takes a moment to see that they are."""
+        for folder, _, _ in os.walk(self._freezer, topdown=False):
+            with suppress(OSError):
                 Path(folder).rmdir()
-            except OSError:
-                return False
-        return True
+        return not self._freezer.exists()
 
 
 def _read_records(said_by_scontrol: str, first: str) -> list[dict[str, str]]:

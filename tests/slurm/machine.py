@@ -117,10 +117,6 @@ class Place:
     def port(self) -> int:
         return 17000 + self.number
 
-    @property
-    def freezer(self) -> Path:
-        return FREEZER / self.bridge
-
     def address(self, node: int) -> str:
         """Of the node with this index."""
         return str(self.network[10 + node])
@@ -144,19 +140,16 @@ def take_place(owner: Path) -> Place:
     raise RuntimeError("no network 10.77.n.0/24 is free on this machine")
 
 
-def is_owner(owner: Path, place: Place) -> bool:
-    """Whether it has not been left, as by a reboot, and perhaps taken by another cluster."""
-    alias = Path("/sys/class/net", place.bridge, "ifalias")
-    return alias.exists() and alias.read_text().strip() == str(owner)
-
-
-def delete_link(name: str) -> None:
-    """The kernel may be about to do it, as the namespace at its other end is gone."""
+def delete_link(name: str, owner: Path) -> None:
+    """Nothing happens where another cluster has one of the name; the kernel itself deletes what led to a namespace."""
 
     def is_gone() -> bool:
+        alias = Path("/sys/class/net", name, "ifalias")
+        if not alias.exists() or alias.read_text().strip() != str(owner):
+            return True
         with contextlib.suppress(RuntimeError):
             said("ip", "link", "delete", name)
-        return not Path("/sys/class/net", name).exists()
+        return False
 
     until(is_gone, lambda: f"interface {name} cannot be deleted")
 

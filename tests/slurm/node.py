@@ -44,7 +44,7 @@ class Node:
             there = list(pids_beside(init))
             send(init, signal.SIGKILL)
             until(lambda: not any(map(lives, there)), lambda: f"processes on {self.name} cannot be killed: {there}")
-            delete_link(self.place.cable(self.index))
+            delete_link(self.place.cable(self.index), self.root)
 
     def start_slurmd(self) -> None:
         """Nothing changes where it is at work."""
@@ -88,9 +88,9 @@ class Node:
 
     def _plug_in(self) -> None:
         cable, init = self.place.cable(self.index), self._init()
-        delete_link(cable)  # what a node that died of itself may have left
+        delete_link(cable, self.root)  # a node that died of itself may have left it
         said("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", init)
-        said("ip", "link", "set", cable, "master", self.place.bridge, "up")
+        said("ip", "link", "set", cable, "alias", self.root, "master", self.place.bridge, "up")
         inside = ("nsenter", "--target", init, "--net", "--")
         said(*inside, "ip", "address", "add", f"{self.place.address(self.index)}/24", "dev", "eth0")
         said(*inside, "ip", "link", "set", "eth0", "up")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from machine import Place, has_freezer, missing_programs
+from machine import FREEZER, Place, has_freezer, missing_programs
 from processes import PROC, Process, lives
 from slurm_conf import Shape
 
@@ -30,8 +30,9 @@ while os.environ["SLURM_PROCID"] == "1":
         time.sleep(0.05)
 """
 
-# A task and a child of it; the child says when it ends, so that what it has not heard by then it never hears.
+# A task, an orphan, and a child that says when it ends: what it has not heard by then it never hears.
 LISTEN = """
+(setsid sleep 603 &> /dev/null &)
 trap 'echo task >> heard' USR2
 bash -c 'trap "echo child >> heard" USR2; trap "echo end >> heard; exit" TERM
          touch child_listens; while :; do sleep 0.05; done' &
@@ -52,7 +53,7 @@ def traces(root: Path, place: Place) -> list[str]:
     """What there is of a cluster on this machine."""
     mounts = [line for line in lines(PROC / "self" / "mounts") if str(root) in line]
     links = [str(link) for link in Path("/sys/class/net").glob(f"{place.bridge}*")]
-    folders = [str(folder) for folder in (root, place.freezer) if folder.exists()]
+    folders = [str(folder) for folder in (root, *FREEZER.glob(f"*{root.name}*")) if folder.exists()]
     return [*mounts, *links, *folders, *(entry.name for entry in PROC.glob("[0-9]*") if is_of(entry, root))]
 
 
@@ -138,7 +139,7 @@ def test_jobs_of_a_dark_node_and_of_a_cut_off_one_start_elsewhere(cluster, tmp_p
 
 
 @pytest.mark.parametrize("proctrack", ["cgroup", "linuxproc"])
-def test_whom_a_signal_reaches(new_cluster, proctrack, tmp_path):
+def test_what_belongs_to_a_step(new_cluster, proctrack, tmp_path):
     if proctrack == "cgroup" and not has_freezer():
         pytest.skip("no cgroup v1 freezer that can be written")
     (tmp_path / "listen.sh").write_text(LISTEN)
@@ -152,6 +153,13 @@ def test_whom_a_signal_reaches(new_cluster, proctrack, tmp_path):
         child.send(signal.SIGTERM)
         cluster.wait_for(lambda: "end" in lines(heard), 60, "the child's end")
         assert ("child" in lines(heard)) == (proctrack == "linuxproc")
+        cluster.run("scancel", job)
+        cluster.wait_for(
+            lambda: cluster.job(job)["JobState"] == "CANCELLED" and not cluster.run("squeue", "-h"), 60, "end"
+        )
+        assert bool(cluster.processes_on("node1", "sleep 603")) == (proctrack == "linuxproc")
+        cluster.settle()
+        assert cluster.processes_on("node1") == []
 
 
 def test_a_small_disk_fills_up_and_grows(cluster):
