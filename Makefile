@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WORDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke test test-all lint ui bench bench-gpu clean
+.PHONY: help setup smoke test test-slurm test-all lint ui bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -19,7 +19,10 @@ smoke: $(STAMP) ## the epoch ablation on the standard library's documentation, w
 test: $(STAMP) ## the tests that need neither a GPU nor a network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-test-all: lint test ## lint and every test
+test-slurm: $(STAMP) ## the tests on a SLURM cluster that they bring up: for root, with SLURM's Debian packages
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/slurm $(WORDS)
+
+test-all: lint test test-slurm ## lint and every test
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .
