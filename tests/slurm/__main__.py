@@ -1,7 +1,6 @@
 """A SLURM cluster on this machine, to try ftx on: python tests/slurm up | env | down | run COMMAND."""
 
 import argparse
-import os
 import shlex
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import sys
 from pathlib import Path
 
 from cluster import Cluster
-from machine import reason_it_cannot_run
+from machine import plain_environment, reason_it_cannot_run
 from slurm_conf import Shape
 
 ROOT = Path("/tmp/ftx-slurm")
@@ -35,7 +34,7 @@ def main() -> int:
     if found is not None:
         return _complain(f"--root {arguments.root} has a cluster already; end it with down")
     with Cluster(arguments.root, Shape(nodes=arguments.nodes)) as cluster:
-        return subprocess.run(arguments.command, env=os.environ | cluster.environment, check=False).returncode
+        return subprocess.run(arguments.command, env=plain_environment() | cluster.environment, check=False).returncode
 
 
 def _arguments() -> argparse.Namespace:

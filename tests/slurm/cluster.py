@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -29,7 +28,7 @@ class Cluster:
     """All of it is below ``root``, a folder with a short name, for paths of sockets are short."""
 
     def __init__(self, root: Path, shape: Shape | None = None) -> None:
-        self.root = root
+        self.root = root.absolute()
         self.shape = shape or Shape()
         self.nodes = self.shape.names
         self._place: Place | None = None
@@ -190,8 +189,7 @@ class Cluster:
         """Nodes, queue, the last jobs and the controller's last lines."""
         fields = ("JobId", "JobState", "Reason", "Restarts", "ExitCode", "NodeList", "EndTime")
         jobs = [" ".join(f"{field}={job.get(field)}" for field in fields) for job in self.jobs()[-8:]]
-        log = deque((self.root / "log" / "slurmctld.log").read_text(errors="replace").splitlines(), maxlen=20)
-        return "\n".join([str(self.node_states()), self.run("squeue", "--all"), *jobs, *log])
+        return "\n".join([str(self.node_states()), self.run("squeue", "--all"), *jobs, *self._last_lines()])
 
     # The parts.
 
@@ -229,7 +227,7 @@ class Cluster:
         files |= {"log-file": self.root / "log" / "munged.log", "seed-file": run / "munge.seed"}
         said("munged", "--force", *(f"--{name}={file}" for name, file in files.items()))
         self.run("slurmctld", "-i", "-f", self.environment["SLURM_CONF"])
-        until(self._answers, lambda: "slurmctld does not answer")
+        until(self._answers, lambda: "\n".join(["slurmctld answers", *self._last_lines()]))
 
     def _answers(self) -> bool:
         try:
@@ -237,11 +235,16 @@ class Cluster:
         except RuntimeError:
             return False
 
+    def _last_lines(self) -> list[str]:
+        """Of the controller's log."""
+        log = self.root / "log" / "slurmctld.log"
+        return log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
+
     def _kill(self, daemon: str) -> None:
         pid = pid_in(self.root / "run" / f"{daemon}.pid", self.root)
         if pid is not None:
             send(pid, signal.SIGKILL)
-            until(lambda: not lives(pid), lambda: f"{daemon} cannot be killed")
+            until(lambda: not lives(pid), lambda: f"{daemon} ended")
 
     def _end_jobs(self) -> bool:
         """Whether none is left; else tell those that are there to go."""
@@ -265,7 +268,7 @@ class Cluster:
     def _unmount(self) -> None:
         if os.path.ismount(self.root / "small"):
             said("umount", "--lazy", self.root / "small")
-        until(self._has_no_cgroup, lambda: f"{self._freezer} cannot be removed")
+        until(self._has_no_cgroup, lambda: f"{self._freezer} removed")
 
     def _has_no_cgroup(self) -> bool:
         """Whether none is left; else remove those that are empty: the kernel takes a moment to see that they are."""

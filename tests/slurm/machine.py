@@ -47,11 +47,12 @@ def said(*command: object, environment: Mapping[str, str] | None = None, seconds
 
 def until(condition: Callable[[], Answer], what: Callable[[], str], seconds: float = 60) -> Answer:
     """Look again and again until there is an answer; ``what`` says what did not come."""
-    limit = time.monotonic() + seconds
+    limit, pause = time.monotonic() + seconds, 0.01
     while not (answer := condition()):
         if time.monotonic() > limit:
             raise TimeoutError(f"not within {seconds:g} s: {what()}")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.2)  # asking SLURM takes from what is waited for
     return answer
 
 
@@ -151,7 +152,7 @@ def delete_link(name: str, owner: Path) -> None:
             said("ip", "link", "delete", name)
         return False
 
-    until(is_gone, lambda: f"interface {name} cannot be deleted")
+    until(is_gone, lambda: f"interface {name} deleted")
 
 
 def _is_free(port: int) -> bool:

@@ -34,7 +34,7 @@ class Node:
                 stderr=opened,
                 check=True,
             )
-        until(self._init, lambda: f"{self.name} has not booted: {console.read_text()}")
+        until(self._init, lambda: f"{self.name} booted: {console.read_text()}")
         self._plug_in()
 
     def power_off(self) -> None:
@@ -43,7 +43,7 @@ class Node:
         if init is not None:
             there = list(pids_beside(init))
             send(init, signal.SIGKILL)
-            until(lambda: not any(map(lives, there)), lambda: f"processes on {self.name} cannot be killed: {there}")
+            until(lambda: not any(map(lives, there)), lambda: f"{self.name} without processes {there}")
             delete_link(self.place.cable(self.index), self.root)
 
     def start_slurmd(self) -> None:
@@ -52,14 +52,14 @@ class Node:
             self._slurmd_file.unlink(missing_ok=True)
             inside = ("nsenter", "--target", self._init(), *NAMESPACES, "--")
             said(*inside, "slurmd", "-N", self.name, environment=self.environment)
-            until(self._slurmd, lambda: f"{self.name} has no slurmd")
+            until(self._slurmd, lambda: f"{self.name} with slurmd")
 
     def kill_slurmd(self) -> None:
         """With SIGKILL; what it has started lives on."""
         daemon = self._slurmd()
         assert daemon is not None, f"no slurmd on {self.name}"
         send(daemon, signal.SIGKILL)
-        until(lambda: not lives(daemon), lambda: f"slurmd on {self.name} cannot be killed")
+        until(lambda: not lives(daemon), lambda: f"{self.name} without slurmd")
 
     def processes(self) -> list[Process]:
         """What runs there besides what a node begins with."""
