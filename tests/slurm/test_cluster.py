@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,25 +209,32 @@ def test_two_clusters_live_side_by_side_and_one_that_ends_leaves_nothing(cluster
     assert cluster.is_idle()
 
 
-def test_by_hand(new_cluster):
+@pytest.fixture
+def by_hand(new_cluster) -> Iterator[Path]:
+    """A folder for a cluster; one that is there in the end is ended."""
     root = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    yield root
+    if left := Cluster.at(root):
+        left.down()
 
+
+def test_by_hand(by_hand):
     def command(*words: object) -> tuple[int, str]:
-        line = [sys.executable, Path(__file__).parent, "--root", root, "--nodes", "1", *words]
+        line = [sys.executable, Path(__file__).parent, "--root", by_hand, "--nodes", "1", *words]
         done = subprocess.run(line, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
     assert command("run", "srun", "hostname") == (0, "node1\n")
     assert command("run", "false") == (1, "")
-    assert command("env") == (2, f"no cluster in {root}\n")
-    said = (0, f"export SLURM_CONF={root}/etc/slurm.conf\n")
+    assert command("env") == (2, f"no cluster in {by_hand}\n")
+    said = (0, f"export SLURM_CONF={by_hand}/etc/slurm.conf\n")
     assert command("up") == said
-    Cluster.at(root).power_off("node1")
+    Cluster.at(by_hand).power_off("node1")
     assert command("up") == command("env") == said
-    assert Cluster.at(root).run("srun", "hostname") == "node1\n"
-    assert command("run", "true") == (2, f"--root {root} has a cluster already; end it with down\n")
+    assert Cluster.at(by_hand).run("srun", "hostname") == "node1\n"
+    assert command("run", "true") == (2, f"--root {by_hand} has a cluster already; end it with down\n")
     assert command("down") == command("down") == (0, "")
-    assert not root.exists()
+    assert not by_hand.exists()
 
 
 def test_missing_programs_are_named_with_the_packages_to_install():
