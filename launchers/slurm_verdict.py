@@ -34,11 +34,11 @@ def judge(folder: RunFolder, end: End, *, told: bool) -> Verdict:
         return Verdict(MISTAKE, status.reason)
     if end.stuck:
         return Verdict(CRASHED, end.stuck)
+    # Of a rank that is killed first the others only know that it is gone.
+    if end.deaths and _by_a_signal(end.deaths[0]):
+        return Verdict(CRASHED, str(end.deaths[0]))
     if failure is not None:
         return Verdict(MISTAKE if failure.mistake else CRASHED, str(failure))
-    killed = next((death for death in end.deaths if _by_a_signal(death)), None)
-    if killed is not None:
-        return Verdict(CRASHED, str(killed))
     if code == ExitCode.INTERRUPTED:
         return Verdict(INTERRUPTED, status.reason)
     if code == ExitCode.FAILED and status.reason:

@@ -11,6 +11,8 @@ from ftx.attempts import CRASHED, FINISHED, INTERRUPTED, MISTAKE, attempts
 from ftx.environment import CHECKOUT
 
 TWO_NODES = ("hardware.nodes=2",)
+# Where what happens happens before the first step.
+SHORT = "schedule.epochs=1"
 SMALL = (
     "model.architecture.vocabulary_size=1024",
     "model.architecture.hidden_size=32",
@@ -138,12 +140,12 @@ def test_what_is_queued_does_not_see_what_is_edited_afterwards(cluster, site, tm
     for part in ("ftx", "launchers", "conf", "experiments", "templates"):
         shutil.copytree(CHECKOUT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "site.yaml"))
     cluster.scontrol("update", "PartitionName=debug", "State=DOWN")
-    said = site.launched(checkout=copy)
+    said = site.launched(SHORT, checkout=copy)
     for file in ("ftx/trainer.py", "launchers/slurm_task.py", "conf/model/tiny.yaml"):
         (copy / file).write_text("raise SystemExit('edited while queued')\n")
     cluster.scontrol("update", "PartitionName=debug", "State=UP")
-    check_as_undisturbed(site, said.folder, said.job, undisturbed())
-    edited = site.launch(checkout=copy)
+    check_as_undisturbed(site, said.folder, said.job, undisturbed(SHORT))
+    edited = site.launch(SHORT, checkout=copy)
     assert edited.code != 0, "the edit was not seen by anybody"
 
 
@@ -169,14 +171,14 @@ def dying_shell(tmp_path):
     ],
 )
 def test_a_shell_that_dies_while_it_submits_loses_and_doubles_nothing(site, undisturbed, dying_shell, script):
-    assert site.launch(path=dying_shell(script)).code == -signal.SIGKILL
-    again = site.launched()
+    assert site.launch(SHORT, path=dying_shell(script)).code == -signal.SIGKILL
+    again = site.launched(SHORT)
     folder = again.folder
     job = folder.read_ticket().job_id
     assert ("left alone" in again.out) == ("sbatch" in script)
-    check_as_undisturbed(site, folder, job, undisturbed())
+    check_as_undisturbed(site, folder, job, undisturbed(SHORT))
     assert outcomes(folder) == [(0, FINISHED)]
-    assert "finished already" in site.launched().out
+    assert "finished already" in site.launched(SHORT).out
 
 
 def test_an_sbatch_that_outlives_its_shell_starts_nothing_that_was_submitted_again(
@@ -185,11 +187,11 @@ def test_an_sbatch_that_outlives_its_shell_starts_nothing_that_was_submitted_aga
     """It comes through only when the same command has been given again: of the two jobs one lets go."""
     go = tmp_path / "go"
     late = f'kill -9 $PPID; until [ -e {go} ]; do sleep 0.1; done; exec {shutil.which("sbatch")} "$@" > {tmp_path}/said'
-    assert site.launch(path=dying_shell(late)).code == -signal.SIGKILL
-    again = site.launched()
+    assert site.launch(SHORT, path=dying_shell(late)).code == -signal.SIGKILL
+    again = site.launched(SHORT)
     go.touch()
     orphan = cluster.wait_for(lambda: (tmp_path / "said").exists() and (tmp_path / "said").read_text(), 30, "sbatch")
-    check_as_undisturbed(site, again.folder, again.job, undisturbed())
+    check_as_undisturbed(site, again.folder, again.job, undisturbed(SHORT))
     assert site.wait_for_end(again.folder, f"{orphan.split()[-1]}_0") == "COMPLETED"
     assert outcomes(again.folder) == [(0, FINISHED)]
 
