@@ -6,15 +6,18 @@ STAMP := $(VENV)/.installed
 WORDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke test test-slurm test-all lint ui bench bench-gpu clean
+.PHONY: help setup smoke smoke-slurm test test-slurm test-all lint ui bench bench-gpu clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv, once
 
 smoke: $(STAMP) ## the epoch ablation on the standard library's documentation, with its report
 	$(BIN)/python -m ftx.train experiment=stdlib_docs_epochs $(WORDS)
+
+smoke-slurm: $(STAMP) ## a SLURM cluster of four pretended nodes, a sweep on it, its report, down again: for root
+	$(BIN)/python tests/slurm run env PATH=$(CURDIR)/$(BIN):$$PATH sh tests/slurm/smoke.sh $(WORDS)
 
 test: $(STAMP) ## the tests that need neither a GPU nor a network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile

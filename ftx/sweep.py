@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from ftx.standing import ask_slurm, job_of, settle, state_of
 from ftx.sweep_folder import Sweep, find_sweep
 from ftx.verb import verb
 
+POLL_SECONDS = 3.0
+
 
 @verb
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -36,8 +39,32 @@ def main(arguments: Sequence[str]) -> ExitCode:
     _settle_all(sweep, jobs)
     if given.what == "retry":
         return retry(sweep)
+    return follow(sweep) if given.wait else look(sweep, jobs)
+
+
+def look(sweep: Sweep, jobs: Mapping[str, Job]) -> ExitCode:
+    """Print how the sweep stands."""
     sys.stdout.write(describe(sweep, jobs))
     return ExitCode.FINISHED
+
+
+def follow(sweep: Sweep) -> ExitCode:
+    """Print it again whenever a state changes, until no run is queued or at work; the exit code is the sweep's."""
+    before: list[str] = []
+    while True:
+        jobs = ask_slurm(sweep.folders())
+        _settle_all(sweep, jobs)
+        states = [state_of(folder, jobs)[0] for folder in sweep.folders()]
+        if states != before:
+            look(sweep, jobs)
+            sys.stdout.flush()
+        if not {"pending", "running"} & set(states):
+            break
+        before = states
+        time.sleep(POLL_SECONDS)
+    if "failed" in states:
+        return ExitCode.FAILED
+    return ExitCode.FINISHED if set(states) == {"finished"} else ExitCode.INTERRUPTED
 
 
 def describe(sweep: Sweep, jobs: Mapping[str, Job]) -> str:
@@ -110,6 +137,7 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ftx.sweep", description=__doc__)
     parser.add_argument("what", choices=["status", "cancel", "retry"])
     parser.add_argument("name", metavar="SWEEP", help="a sweep's folder or name")
+    parser.add_argument("--wait", action="store_true", help="with status: until no run is queued or at work")
     parser.add_argument(
         "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
     )
