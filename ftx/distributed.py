@@ -15,6 +15,8 @@ from ftx.environment import Rank, this_rank
 # How long the others wait for one: as long as a large checkpoint may take to reach a slow disk. A rank that dies is
 # noticed at once, by whoever started it and by the connections that break.
 TIMEOUT = timedelta(minutes=30)
+# The watchdog comes first: it says more than a connection that gave up.
+BEHIND_THE_WATCHDOG = timedelta(minutes=10)
 
 
 def rank_of(run: RunConfig) -> Rank:
@@ -31,7 +33,12 @@ def join(run: RunConfig) -> None:
         return
     if run.hardware.device == "cuda":
         torch.cuda.set_device(this_rank().local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if run.hardware.device == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if run.hardware.device == "cuda" else "gloo", timeout=_patience(run))
+
+
+def _patience(run: RunConfig) -> timedelta:
+    watchdog = run.launcher.watchdog_min
+    return max(TIMEOUT, timedelta(minutes=watchdog) + BEHIND_THE_WATCHDOG) if watchdog else TIMEOUT
 
 
 def leave() -> None:

@@ -19,6 +19,7 @@ from ftx.config.parallel import strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, says_full, size_of
 from ftx.distributed import is_main
+from ftx.heartbeat import beat
 from ftx.run_folder import RunFolder, publish_folder
 
 # Random states, Trainer's own record, configurations, the tokenizer.
@@ -96,6 +97,7 @@ class Saver:
     def before_checkpoint(self, step: int) -> None:
         """Trainer writes next: until ``publish`` an error is one of writing."""
         what = f"the checkpoint of step {step}"
+        beat(f"writing {what}")
         if is_main():
             checkpoints.make_room(self._folder, self._sizes.checkpoint, what, self.best)
         self._writing = what
@@ -109,6 +111,7 @@ class Saver:
             final = checkpoints.publish(self._folder, step, self._run.schedule.keep_checkpoints, self.best)
             self._sizes = replace(self._sizes, checkpoint=size_of(final))
         self._writing = ""
+        beat()
 
     def keep_weights(self, epoch: int) -> None:
         """Write ``weights/epoch-<n>/``, which no limit removes."""
@@ -149,6 +152,7 @@ class Saver:
             ) from error
 
     def _write(self, what: str, final: Path) -> None:
+        beat(f"writing {what}")
         if is_main():
             checkpoints.make_room(self._folder, self._sizes.model, what, self.best)
         self._writing = what

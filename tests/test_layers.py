@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.templates",
         "ftx.throughput",
         "ftx.stopping",
+        "ftx.heartbeat",
         "ftx.rank_failure",
         "ftx.distributed",
         "ftx.memory",
