@@ -57,14 +57,12 @@ class Heartbeat:
         self._write()
 
     def _write(self) -> None:
-        """A disk that is full, or away for a moment, is no reason for a run to end."""
+        """A disk that is full, or away for a moment, is no reason for a run to end; where it is full the file is emptied,
+        which is a change too."""
         self._written = self._clock()
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._file.write_text(json.dumps(asdict(self._now)), encoding="utf-8")
-            except OSError:
-                os.utime(self._file)
+            self._file.write_text(json.dumps(asdict(self._now)), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_work_that_shows_its_progress_beats(folder):
 
 
 def test_a_full_disk_does_not_silence_a_rank(folder):
-    """Nor end it: there, where nothing can be written any more, the time of the file still changes."""
+    """Nor does it end the rank."""
     heart = Heartbeat(folder.heartbeats, 0, clock=lambda: 0.0)
     file = beat_file(folder.heartbeats, 0)
     before = read_beat(file)
