@@ -1,6 +1,7 @@
 """Every environment variable that ftx reads or sets; no other module touches ``os.environ``."""
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,23 @@ def slurm_attempt() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def attempt_name() -> str:
+    """Of this start of a job, for what must not be mixed up with another one's."""
+    return f"{slurm_job_id() or 'local'}-{slurm_attempt()}"
+
+
+def slurm_hosts() -> list[str]:
+    """The nodes of this job, in SLURM's order: ranks fill them one after another."""
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    return list(SlurmJobEnvironment().hostnames)
+
+
+def node_name() -> str:
+    """Of the machine that this process is on, as SLURM calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def visible_gpus() -> list[str] | None:
     """The devices that CUDA_VISIBLE_DEVICES allows; None when it is not set."""
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -90,6 +108,11 @@ def this_rank() -> Rank:
     values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     index, count, local = (int(value) for value in values if value is not None) if None not in values else (0, 1, 0)
     return Rank(index, count, local)
+
+
+def meeting_point() -> Rendezvous:
+    """Where whoever started the ranks wants them to meet."""
+    return Rendezvous(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
 
 
 def child_environment(

@@ -57,8 +57,10 @@ class Heartbeat:
         self._write()
 
     def _write(self) -> None:
-        """A disk that is full, or away for a moment, is no reason for a run to end; where it is full the file is emptied,
-        which is a change too."""
+        """A disk that is full, or away for a moment, is no reason for a run to end.
+
+        Where it is full the file is emptied, which is a change too.
+        """
         self._written = self._clock()
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +104,10 @@ def beat(phase: str = "", done: int | None = None, unit: str = "step") -> None:
 
 @contextmanager
 def watched(folder: RunFolder, index: int) -> Iterator[None]:
-    """Within it this process's beats are written, and a signal has its stacks written to its log; within itself it does
-    nothing more."""
+    """Within it this process's beats are written, and a signal has its stacks written to its log.
+
+    Whoever starts the process may enter it before the job does, which then does nothing more.
+    """
     global _current  # noqa: PLW0603 - a process is one rank
     if _current is not None:
         yield

@@ -13,12 +13,13 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from ftx import progress
+from ftx.allocation import check_allocation
 from ftx.checkpoints import set_damaged_aside
 from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.distributed import end_process, join, leave, rank_of
-from ftx.environment import Rank, announce_cpu, slurm_job_id
+from ftx.environment import Rank, announce_cpu, slurm_hosts, slurm_job_id
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.heartbeat import beat, remove_old_beats, watched
 from ftx.lock import Held, lock
@@ -107,6 +108,7 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
     try:
         with stop.at_once():
             _set_up(run)
+            _check_allocation(folder, run)
             if run.schedule.epochs != 0 and not folder.model.exists():
                 _train(folder, run, prepare(run), stop, on_row=lambda: None)
         return ExitCode.FINISHED
@@ -123,6 +125,7 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     _set_up(run)
     remove_leftovers(folder)
     remove_old_beats(folder)
+    _check_allocation(folder, run)
     set_damaged_aside(folder)
     prepared = prepare(run)
     progress.say(prepared.counts.describe())
@@ -160,6 +163,12 @@ def _set_up(run: RunConfig) -> None:
         keep_freed_memory()
     set_device_options(run)
     disable_progress_bar()
+
+
+def _check_allocation(folder: RunFolder, run: RunConfig) -> None:
+    """On SLURM, where ranks, nodes and disks come together for the first time."""
+    if run.launcher.name == "slurm" and slurm_job_id() is not None:
+        check_allocation(folder, run, slurm_hosts(), run.hardware.processes_per_node)
 
 
 def _train(

@@ -13,7 +13,7 @@ from typing import Any
 from ftx.config.identity import run_hash
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_from_yaml, run_to_yaml
-from ftx.environment import slurm_attempt, slurm_job_id
+from ftx.environment import attempt_name
 
 STATES = ("pending", "running", "interrupted", "failed", "finished")
 _STATUS_LOCK = threading.Lock()
@@ -93,7 +93,7 @@ class RunFolder:
     @property
     def heartbeats(self) -> Path:
         """Of the ranks, as long as they work; an attempt that is thought dead cannot pass for this one."""
-        return self.path / f".heartbeat-{slurm_job_id() or 'local'}-{slurm_attempt()}"
+        return self.path / f".heartbeat-{attempt_name()}"
 
     def predictions(self, task: str) -> Path:
         return self.path / "predictions" / f"{task}.jsonl"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftx.heartbeat import STACKS_SIGNAL, Beat, beat_file, read_beat
+from ftx.rank_failure import in_words
 from ftx.run_folder import RunFolder
 
 # Until its first beat a rank starts Python and imports its libraries, on a busy shared disk for minutes.
@@ -79,10 +80,10 @@ class Watchdog:
         for index, place in places.items():
             groups.setdefault((place, self._ranks[index].beat.phase), []).append(index)
         told = sorted(groups.items(), key=lambda group: len(group[1]))[:GROUPS_TOLD]
-        where = [f"{_named(ranks)} {place} ({self._furthest(ranks)})" for (place, _), ranks in told]
+        where = [f"{in_words(ranks)} {place} ({self._furthest(ranks)})" for (place, _), ranks in told]
         facts = "; ".join([*where, *(["…"] if len(groups) > len(told) else []), *self._first_silent(list(places))])
         logs = "log.txt" if len(self._ranks) == 1 else "log.txt and log-rank<n>.txt"
-        return f"no progress of {_named(silent)} for {_minutes(self._limit)}: {facts}; stacks are in {logs}"
+        return f"no progress of {in_words(silent)} for {_minutes(self._limit)}: {facts}; stacks are in {logs}"
 
     def _furthest(self, ranks: Sequence[int]) -> Beat:
         """Steps are noted once a second only, so that ranks side by side differ a little."""
@@ -157,17 +158,6 @@ def _wait_for(stacks: Iterable[_NewStack], seconds: float) -> None:
         time.sleep(POLL_SECONDS)
         for one in missing:
             one.look()
-
-
-def _named(ranks: Sequence[int]) -> str:
-    """``ranks 0-2, 5``."""
-    parts: list[list[int]] = []
-    for rank in ranks:
-        if parts and rank == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], rank]
-        else:
-            parts.append([rank])
-    return f"rank{'s' if len(ranks) > 1 else ''} " + ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def _minutes(seconds: float) -> str:

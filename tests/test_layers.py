@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.throughput",
         "ftx.stopping",
         "ftx.heartbeat",
+        "ftx.agreement",
         "ftx.rank_failure",
         "ftx.distributed",
         "ftx.memory",
@@ -63,6 +64,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ftx.generation", "ftx.scoring", "ftx.tasks"),
     (
         "ftx.job",
+        "ftx.allocation",
+        "ftx.node_facts",
         "ftx.sweep_folder",
         "ftx.report",
         "ftx.train",
