@@ -16,6 +16,7 @@ from ftx.data.order import TrainingOrder
 from ftx.data.prepare import Prepared
 from ftx.distributed import any_of, is_main, rank_of
 from ftx.flops import Utilisation
+from ftx.heartbeat import beat
 from ftx.loss import TokenLoss, shared_mean_loss
 from ftx.profiling import ProfileWindow
 from ftx.progress import Progress
@@ -80,15 +81,14 @@ class RunCallback(TrainerCallback):
         self._clock = StepClock()
         self._system = SystemMetrics(self.folder.system, enabled=self.run.tracking.system_metrics)
         self._profile = ProfileWindow(self.run.schedule.profile_steps if is_main() else [], self.folder.profile)
-        self._facts = ""
+        self._title, self._facts = f"train {self.run.name}", ""
         self._step_ended = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         step = state.global_step
-        title = f"train {self.run.name}"
-        self._progress = Progress(title, self.length.steps, done=step)
+        self._progress = Progress(self._title, self.length.steps, done=step)
         if step == 0 and self.run.schedule.eval_every != "never":
             self._evaluate(kwargs["model"], state)
         self._clock.restart(step, self.order.seen(step).total)
@@ -97,9 +97,16 @@ class RunCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Dropout by seed, step and rank: the same after a resume, whatever was drawn before."""
+        beat(self._title, state.global_step)
         self._profile.step_begins(state.global_step + 1)
         drawn = np.random.SeedSequence([self.run.seed, state.global_step, rank_of(self.run).index]).generate_state(1)
         torch.manual_seed(int(drawn[0]))
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After each micro-batch but the last of a step."""
+        beat()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -127,6 +134,7 @@ class RunCallback(TrainerCallback):
         step, schedule = state.global_step, self.run.schedule
         with self._clock.stopped():
             self._profile.step_ends(step)
+        self._progress.show(step, self._facts)
         control.should_log = step % schedule.log_every == 0 or step == self.length.steps
         control.should_save = self.length.saves(schedule, step)
         if self.length.evaluates(schedule, step):
@@ -140,7 +148,6 @@ class RunCallback(TrainerCallback):
                 self.saver.keep_weights(step // self.length.steps_per_epoch)
         if control.should_save:
             self.saver.before_checkpoint(step)
-        self._progress.show(step, self._facts)
         self._step_ended = time.perf_counter()
 
     def on_log(

@@ -10,11 +10,16 @@ import torch.distributed as dist
 
 from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
-from ftx.environment import Rank, this_rank
+from ftx.environment import Rank, meeting_point, this_rank
 
 # How long the others wait for one: as long as a large checkpoint may take to reach a slow disk. A rank that dies is
 # noticed at once, by whoever started it and by the connections that break.
 TIMEOUT = timedelta(minutes=30)
+# The watchdog comes first: it says more than a connection that gave up.
+BEHIND_THE_WATCHDOG = timedelta(minutes=10)
+
+_store: dist.TCPStore | None = None
+_meetings = 0
 
 
 def rank_of(run: RunConfig) -> Rank:
@@ -22,16 +27,37 @@ def rank_of(run: RunConfig) -> Rank:
     return this_rank() if ranks(run) > 1 else Rank()
 
 
-def join(run: RunConfig) -> None:
+def meeting_place(rank: Rank, timeout: timedelta) -> dist.Store:
+    """The store on rank 0 where the ranks find each other: the same one for as long as the process lives."""
+    global _store  # noqa: PLW0603 - a process is one rank
+    if _store is None:
+        at = meeting_point()
+        _store = dist.TCPStore(at.host, at.port, is_master=rank.is_main, wait_for_workers=False, timeout=timeout)
+    _store.set_timeout(timeout)
+    return _store
+
+
+def join(run: RunConfig, timeout: timedelta | None = None) -> None:
     """Meet the run's other processes; nothing to do for one alone.
 
-    Tensors on the CPU always take gloo, so that flags and sums are exchanged without stopping a GPU.
+    Tensors on the CPU always take gloo, so that flags and sums are exchanged without stopping a GPU. All ranks join,
+    and leave, equally often.
     """
+    global _meetings  # noqa: PLW0603
     if ranks(run) == 1:
         return
+    rank, timeout = this_rank(), timeout or _patience(run)
     if run.hardware.device == "cuda":
-        torch.cuda.set_device(this_rank().local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if run.hardware.device == "cuda" else "gloo", timeout=TIMEOUT)
+        torch.cuda.set_device(rank.local)
+    backend = "cpu:gloo,cuda:nccl" if run.hardware.device == "cuda" else "gloo"
+    _meetings += 1
+    store = dist.PrefixStore(f"meeting {_meetings}", meeting_place(rank, timeout))
+    dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.count, timeout=timeout)
+
+
+def _patience(run: RunConfig) -> timedelta:
+    watchdog = run.launcher.watchdog_min
+    return max(TIMEOUT, timedelta(minutes=watchdog) + BEHIND_THE_WATCHDOG) if watchdog else TIMEOUT
 
 
 def leave() -> None:

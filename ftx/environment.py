@@ -1,6 +1,7 @@
 """Every environment variable that ftx reads or sets; no other module touches ``os.environ``."""
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,23 @@ def slurm_job() -> SlurmJob:
     return SlurmJob(str(slurm_job_id()), index, slurm_attempt(), os.environ["SLURM_JOB_NODELIST"])
 
 
+def attempt_name() -> str:
+    """Of this start of a job, for what must not be mixed up with another one's."""
+    return f"{slurm_job_id() or 'local'}-{slurm_attempt()}"
+
+
+def slurm_hosts() -> list[str]:
+    """The nodes of this job, in SLURM's order: ranks fill them one after another."""
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    return list(SlurmJobEnvironment().hostnames)
+
+
+def node_name() -> str:
+    """Of the machine that this process is on, as SLURM calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def visible_gpus() -> list[str] | None:
     """The devices that CUDA_VISIBLE_DEVICES allows; None when it is not set."""
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -119,13 +137,6 @@ def this_rank() -> Rank:
     return Rank(index, count, local)
 
 
-def slurm_hosts() -> list[str]:
-    """The names of the job's nodes, in the order of its ranks."""
-    from submitit.slurm.slurm import SlurmJobEnvironment
-
-    return list(SlurmJobEnvironment().hostnames)
-
-
 def take_slurm_rank(hosts: Sequence[str]) -> Rank:
     """Become the rank that SLURM started this task as, and know where the ranks meet: on the first of the job's hosts.
 
@@ -137,6 +148,11 @@ def take_slurm_rank(hosts: Sequence[str]) -> Rank:
     if rank.count > 1:  # one alone meets nobody, and libraries would take it for one of several
         os.environ |= _of_rank(rank, Rendezvous(hosts[0], port))
     return rank
+
+
+def meeting_point() -> Rendezvous:
+    """Where whoever started the ranks wants them to meet."""
+    return Rendezvous(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
 
 
 def child_environment(

@@ -5,7 +5,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -13,13 +13,15 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from ftx import progress
+from ftx.allocation import check_allocation
 from ftx.checkpoints import set_damaged_aside
 from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.distributed import end_process, join, leave, rank_of
-from ftx.environment import Rank, announce_cpu, slurm_job_id
+from ftx.environment import Rank, announce_cpu, slurm_hosts, slurm_job_id
 from ftx.errors import ExitCode, Interrupted, UserError
+from ftx.heartbeat import beat, remove_old_beats, watched
 from ftx.lock import Held, lock
 from ftx.models import load_model, load_trained, trainable
 from ftx.precision import computing, set_device_options
@@ -50,7 +52,7 @@ def run_job(folder: RunFolder) -> ExitCode:
         announce_cpu()
     rank = rank_of(run)
     try:
-        with listening() as stop:
+        with listening() as stop, _seen_by_a_watchdog(folder, run, rank):
             if not rank.is_main:
                 return _other_rank(folder, run, rank, stop)
             with lock(folder.lock, job_id=slurm_job_id()):
@@ -58,6 +60,12 @@ def run_job(folder: RunFolder) -> ExitCode:
     except Held as held:
         progress.say(f"{folder.name} is {held}; left alone")
         return ExitCode.FAILED
+
+
+def _seen_by_a_watchdog(folder: RunFolder, run: RunConfig, rank: Rank) -> AbstractContextManager[None]:
+    """A process that nobody else started has nobody who would look."""
+    is_alone = ranks(run) == 1 and run.launcher.name == "local"
+    return nullcontext() if is_alone else watched(folder, rank.index)
 
 
 def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest) -> ExitCode:
@@ -100,6 +108,7 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
     try:
         with stop.at_once():
             _set_up(run)
+            _check_allocation(folder, run)
             if run.schedule.epochs != 0 and not folder.model.exists():
                 _train(folder, run, prepare(run), stop, on_row=lambda: None)
         return ExitCode.FINISHED
@@ -116,6 +125,8 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
 def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_row: Callable[[], None]) -> None:
     _set_up(run)
     remove_leftovers(folder)
+    remove_old_beats(folder)
+    _check_allocation(folder, run)
     set_damaged_aside(folder)
     prepared = prepare(run)
     progress.say(prepared.counts.describe())
@@ -125,6 +136,7 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     if run.schedule.epochs != 0 and not folder.model.exists():
         model = _train(folder, run, prepared, stop, on_row)
     for task in folder.missing_tasks(run):
+        beat(f"score {task}")
         if model is None:
             model = _model_to_score(folder, run, prepared)
         given = TaskInput(model, prepared, run.evaluation.limit, run.evaluation.batch_size, run.seed)
@@ -154,14 +166,23 @@ def _set_up(run: RunConfig) -> None:
     disable_progress_bar()
 
 
+def _check_allocation(folder: RunFolder, run: RunConfig) -> None:
+    """On SLURM, where ranks, nodes and disks come together for the first time."""
+    if run.launcher.name == "slurm" and slurm_job_id() is not None:
+        check_allocation(folder, run, slurm_hosts(), run.hardware.processes_per_node)
+
+
 def _train(
     folder: RunFolder, run: RunConfig, prepared: Prepared, stop: StopRequest, on_row: Callable[[], None]
 ) -> PreTrainedModel | None:
     """The trained model where it is whole in this process, which is then alone; else None, and ``model/`` has it."""
     if rank_of(run).is_main:
         make_readable(folder, run)
+    beat("meeting the other ranks")
     join(run)
+    beat("loading the model")
     model = model_to_train(run, prepared)
+    beat("setting training up")
     train(run, prepared, model, folder, stop, on_row)
     leave()
     forget_sharing()

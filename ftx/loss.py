@@ -13,6 +13,7 @@ from ftx.data.store import Row
 from ftx.distributed import added_up
 from ftx.environment import Rank
 from ftx.head import loss_in_head, losses_of
+from ftx.heartbeat import beat
 
 # Short rows go through the model together up to so many tokens when nothing has to be kept for a backward pass.
 EVALUATED_TOGETHER = 4096
@@ -112,6 +113,7 @@ def _evaluate(model: torch.nn.Module, batches: Iterable[list[Row]], device: torc
         count = sum(len(row.lengths) for row in together)
         sums += torch.zeros(count, device=device, dtype=torch.float64).index_add_(0, segment, losses.double()).tolist()
         tokens += torch.bincount(segment, minlength=count).tolist()
+        beat("evaluate", len(sums), "conversation")
     model.train(was_training)
     return EvaluatedLoss(sums, tokens)
 

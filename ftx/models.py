@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from ftx import progress
 from ftx.adapters import add_adapter, check_quantised, load_adapter, prepare_frozen, quantised, quantised_loading
@@ -41,6 +48,20 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     apply_kernels(model, run)
     if tokenizer.pad_token_id is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def without_weights(run: RunConfig) -> PreTrainedModel:
+    """What the run trains, in all its shapes but without a number: what it takes shows before anything is loaded.
+
+    Raises UserError as ``load_model`` and ``trainable`` would.
+    """
+    with torch.device("meta"):
+        model = _random_model(run.model.architecture) if run.model.weights == "random" else _shapes_of(run)
+        torch.nn.Module.to(model, starting_type(run))
+        if run.method.name != "full":
+            model.requires_grad_(False)
+            model = add_adapter(model, run)
     return model
 
 
@@ -94,7 +115,20 @@ def _pretrained(name: str, revision: str, held_in: torch.dtype, **options: Any) 
     return model
 
 
-def _random_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def _shapes_of(run: RunConfig) -> PreTrainedModel:
+    name = str(run.model.name)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=run.model.revision)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _random_model(
+    architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast | None = None
+) -> PreTrainedModel:
+    """``tokenizer``: whose special tokens it knows."""
     config = Qwen3Config(
         vocab_size=architecture.vocabulary_size,
         hidden_size=architecture.hidden_size,
@@ -105,7 +139,7 @@ def _random_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokeniz
         head_dim=architecture.head_dim,
         tie_word_embeddings=architecture.tied_embeddings,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id if tokenizer else None,
+        pad_token_id=tokenizer.pad_token_id if tokenizer else None,
     )
     return Qwen3ForCausalLM(config)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ftx.heartbeat import beat
+
 PLAIN_LINE_SECONDS = 10.0
 TIMED = "%(asctime)s %(levelname)s %(message)s"
 
@@ -78,7 +80,8 @@ class Progress:
         )
 
     def show(self, done: int, facts: str = "") -> None:
-        """``done`` of the total; ``facts`` are the numbers of the moment."""
+        """``done`` of the total; ``facts`` are the numbers of the moment. Whoever watches this rank hears of it too."""
+        beat(self._title, done, self._unit)
         if self._live:
             self._bar.set_postfix_str(facts, refresh=False)
             self._bar.update(done - self._bar.n)

@@ -25,13 +25,18 @@ def describe_provenance(data_fingerprint: str, model_fingerprint: str) -> dict[s
         "commit": _git("rev-parse", "HEAD"),
         "dirty_diff": _git("diff", "HEAD"),
         "python": sys.version.split()[0],
-        "packages": {name: found for name in PACKAGES if (found := _installed(name))},
+        "packages": installed_packages(),
         "data_fingerprint": data_fingerprint,
         "model_fingerprint": model_fingerprint,
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "processor": _processor(),
     }
+
+
+def installed_packages() -> dict[str, str]:
+    """The versions of those that a result may depend on."""
+    return {name: found for name in PACKAGES if (found := _installed(name))}
 
 
 def _git(*arguments: str) -> str | None:

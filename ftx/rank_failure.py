@@ -1,6 +1,7 @@
 """Which rank failed first, and why: the others then fail too, of a connection that broke, and should not say that."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +20,17 @@ class RankFailure:
 
     def __str__(self) -> str:
         return f"rank {self.rank}: {self.reason}"
+
+
+def in_words(ranks: Sequence[int]) -> str:
+    """``ranks 0-2, 5``, of ascending numbers."""
+    parts: list[list[int]] = []
+    for rank in ranks:
+        if parts and rank == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], rank]
+        else:
+            parts.append([rank])
+    return f"rank{'s' if len(ranks) > 1 else ''} " + ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def note_failure(folder: RunFolder, failure: RankFailure) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from ftx.config.identity import run_hash
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_from_yaml, run_to_yaml
+from ftx.environment import attempt_name
 
 STATES = ("pending", "running", "interrupted", "failed", "finished")
 _STATUS_LOCK = threading.Lock()
@@ -95,6 +96,15 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
+
+    def log_of(self, rank: int) -> Path:
+        """What one of several ranks says; the first one speaks for the run."""
+        return self.path / f"log-rank{rank}.txt" if rank else self.log
+
+    @property
+    def heartbeats(self) -> Path:
+        """Of the ranks, as long as they work; an attempt that is thought dead cannot pass for this one."""
+        return self.path / f".heartbeat-{attempt_name()}"
 
     def predictions(self, task: str) -> Path:
         return self.path / "predictions" / f"{task}.jsonl"
@@ -216,7 +226,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def remove_leftovers(folder: RunFolder) -> None:
     """What a killed writer left behind; only whoever holds the run's lock may do it."""
-    for pattern in (".model.*", "checkpoints/.*", "weights/.*", "**/.*.tmp"):
+    for pattern in (".model.*", "checkpoints/.*", "weights/.*", "**/.*.tmp", ".allocation-*"):
         for leftover in folder.path.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover)

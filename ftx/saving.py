@@ -19,6 +19,7 @@ from ftx.config.parallel import strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, says_full, size_of
 from ftx.distributed import is_main
+from ftx.heartbeat import beat
 from ftx.run_folder import RunFolder, publish_folder
 
 # Random states, Trainer's own record, configurations, the tokenizer.
@@ -53,6 +54,20 @@ def expected_sizes(run: RunConfig, model: torch.nn.Module) -> Sizes:
     return Sizes(weights + state + SMALL_FILES, weights + SMALL_FILES)
 
 
+def check_room(run: RunConfig, folder: RunFolder, sizes: Sizes, *, saves: int, copies: int) -> None:
+    """Raise DiskFull where so many checkpoints, copies of the weights, and ``model/``, cannot all fit, whatever is
+    removed on the way."""
+    # The newest stays while the next is written, and the best with it.
+    at_once = min(saves, 3 if run.schedule.best_metric else 2)
+    needed = at_once * sizes.checkpoint + (copies + 1) * sizes.model
+    there = free_bytes(folder.path)
+    if needed > there + size_of(folder.checkpoints):
+        raise DiskFull(
+            f"this training takes {in_words(needed)} (at least {at_once} checkpoints at a time, {copies} copies of "
+            f"the weights, and model/), {checkpoints.ways_out(folder, there)}"
+        )
+
+
 def _count(weights: torch.nn.Parameter) -> int:
     """Also of a parameter that ZeRO-3 has shared out, of which nothing is here."""
     return int(getattr(weights, "ds_numel", weights.numel()))
@@ -79,15 +94,8 @@ class Saver:
         if resumed_from:
             self.best = checkpoints.best_up_to(resumed_from)
             self._sizes = replace(self._sizes, checkpoint=size_of(resumed_from))
-        # The newest stays while the next is written, and the best with it.
-        at_once = min(saves + bool(resumed_from), 3 if self._run.schedule.best_metric else 2)
-        needed = at_once * self._sizes.checkpoint + (copies + 1) * self._sizes.model
-        there = free_bytes(self._folder.path)
-        if is_main() and needed > there + size_of(self._folder.checkpoints):
-            raise DiskFull(
-                f"this training takes {in_words(needed)} (at least {at_once} checkpoints at a time, {copies} copies of "
-                f"the weights, and model/), {checkpoints.ways_out(self._folder, there)}"
-            )
+        if is_main():
+            check_room(self._run, self._folder, self._sizes, saves=saves + bool(resumed_from), copies=copies)
 
     def hear(self, step: int, eval_loss: float) -> None:
         """The result of an evaluation: what a checkpoint of the same step can be best by."""
@@ -96,6 +104,7 @@ class Saver:
     def before_checkpoint(self, step: int) -> None:
         """Trainer writes next: until ``publish`` an error is one of writing."""
         what = f"the checkpoint of step {step}"
+        beat(f"writing {what}")
         if is_main():
             checkpoints.make_room(self._folder, self._sizes.checkpoint, what, self.best)
         self._writing = what
@@ -109,6 +118,7 @@ class Saver:
             final = checkpoints.publish(self._folder, step, self._run.schedule.keep_checkpoints, self.best)
             self._sizes = replace(self._sizes, checkpoint=size_of(final))
         self._writing = ""
+        beat()
 
     def keep_weights(self, epoch: int) -> None:
         """Write ``weights/epoch-<n>/``, which no limit removes."""
@@ -149,6 +159,7 @@ class Saver:
             ) from error
 
     def _write(self, what: str, final: Path) -> None:
+        beat(f"writing {what}")
         if is_main():
             checkpoints.make_room(self._folder, self._sizes.model, what, self.best)
         self._writing = what

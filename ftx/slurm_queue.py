@@ -66,6 +66,12 @@ def look(name: str) -> Job | None:
     return next(iter(_shown(name) or []), None)
 
 
+def steps_of(name: str) -> list[str]:
+    """What of a job srun has started, as ``123_4.0``."""
+    listed = _output(["squeue", "--steps", "-h", "-j", name, "-o", "%i"]) or ""
+    return [step for step in listed.split() if step.rpartition(".")[2].isdigit()]
+
+
 def _remembered(base: str) -> list[Job]:
     """By slurmctld for some minutes (MinJobAge), by accounting for ever; by nobody at a site without it."""
     shown = _shown(base)

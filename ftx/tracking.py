@@ -103,7 +103,12 @@ def tell(folder: RunFolder, run: RunConfig, state: str, reason: str) -> None:
     try:
         Sender(folder, run).send(state, reason)
     except failures() as error:
-        log.warning("%s: MLflow at %s does not answer (%s)", folder.name, run.tracking.uri, brief(error))
+        log.warning(
+            "MLflow at %s does not answer (%s); `python -m ftx.report --sync %s` tells it later",
+            run.tracking.uri,
+            brief(error),
+            folder.name,
+        )
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -1,5 +1,6 @@
 """The processes of one run on this machine: started together, stopped together, ended when one of them dies."""
 
+import math
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from ftx.processes import die_with
 from ftx.rank_failure import RankFailure, first_failure, forget_failure, note_failure
 from ftx.run_folder import RunFolder
 from ftx.stopping import StopRequest, listening
+from launchers.last_word import say_state
+from launchers.watchdog import Watchdog
 
 POLL_SECONDS = 0.1
 # How long the others have to say themselves why they cannot go on without a dead rank.
@@ -37,21 +40,23 @@ def run_ranks(folder: RunFolder, run: RunConfig, threads: int, *, with_time: boo
     What the others say is in ``log-rank<n>.txt``. ``with_time``: the words go to a log file.
     """
     forget_failure(folder)
-    meet_at = Rendezvous("127.0.0.1", _free_port())
     count = ranks(run)
+    watchdog = Watchdog(folder, count, 60 * (run.launcher.watchdog_min or math.inf))
+    meet_at = Rendezvous("127.0.0.1", _free_port())
     with listening() as stop, ExitStack() as stack:
         processes: list[Process] = []
+        stack.callback(watchdog.forget)
         stack.callback(_kill_all, processes)
         for index in range(count):
             environment = child_environment(threads, Rank(index, count, index), meet_at)
             processes.append(_start(folder, index, environment, with_time))
-        return _Watch(folder, processes, stop).until_the_end()
+        return _Watch(folder, processes, stop, watchdog).until_the_end()
 
 
 def _start(folder: RunFolder, index: int, environment: dict[str, str], with_time: bool) -> Process:
     """In a session of its own: Ctrl-C reaches it through us only, once."""
     with ExitStack() as stack:
-        log = None if index == 0 else stack.enter_context((folder.path / f"log-rank{index}.txt").open("ab"))
+        log = None if index == 0 else stack.enter_context(folder.log_of(index).open("ab"))
         say_to = "log" if with_time or index else "console"
         return subprocess.Popen(
             [sys.executable, "-m", "ftx.job", str(folder.path), str(os.getpid()), say_to],
@@ -66,11 +71,13 @@ def _start(folder: RunFolder, index: int, environment: dict[str, str], with_time
 class _Watch:
     """Passes signals on and ends what a dead rank leaves behind."""
 
-    def __init__(self, folder: RunFolder, processes: list[Process], stop: StopRequest) -> None:
-        self._folder, self._processes, self._stop = folder, processes, stop
+    def __init__(self, folder: RunFolder, processes: list[Process], stop: StopRequest, watchdog: Watchdog) -> None:
+        self._folder, self._processes, self._stop, self._watchdog = folder, processes, stop, watchdog
         self._told = False
         self._alone_since: float | None = None
         self._death: RankFailure | None = None
+        # Why they were killed from here.
+        self._stuck = ""
 
     def until_the_end(self) -> ExitCode:
         while None in self._codes():
@@ -79,6 +86,7 @@ class _Watch:
                     self._told = True
                     self._send(signal.Signals[self._stop.reason])
                 self._see_to_the_rest()
+                self._see_to_a_standstill()
                 time.sleep(POLL_SECONDS)
             except Interrupted:  # told a second time: to end at once
                 self._send(signal.SIGTERM)
@@ -90,8 +98,10 @@ class _Watch:
 
     def _look_for_a_death(self) -> None:
         """By a signal that was not ours: of that, only we know."""
+        if self._death or self._stuck or self._alone_since is not None:
+            return
         for index, code in enumerate(self._codes()):
-            if code is not None and code < 0 and self._death is None and self._alone_since is None:
+            if code is not None and code < 0 and self._death is None:
                 reason = f"process {self._processes[index].pid} was killed by {signal.Signals(-code).name}"
                 self._death = RankFailure(index, reason)
                 note_failure(self._folder, self._death)
@@ -102,7 +112,7 @@ class _Watch:
         codes = self._codes()
         failed = any(code not in (None, ExitCode.FINISHED, ExitCode.INTERRUPTED) for code in codes)
         gave_up = ExitCode.INTERRUPTED in codes and not self._told
-        if not failed and not gave_up:
+        if self._stuck or not (failed or gave_up):
             return
         if self._alone_since is None:
             self._alone_since = time.monotonic()
@@ -113,6 +123,11 @@ class _Watch:
             self._told = True
             self._send(signal.SIGTERM)
 
+    def _see_to_a_standstill(self) -> None:
+        """All ranks live, and one or more get nowhere."""
+        if self._alone_since is None and not self._stuck and self._watchdog.silent():
+            self._stuck = self._watchdog.end(self._send)
+
     def _send(self, number: signal.Signals) -> None:
         for process in self._processes:
             if process.poll() is None:
@@ -122,11 +137,18 @@ class _Watch:
         """Rank 0's own word on how the run ended, unless another rank's death was the reason for it."""
         code, first = self._processes[0].returncode, self._death or first_failure(self._folder)
         forget_failure(self._folder)
+        if self._stuck:
+            say_state(self._folder, "failed", self._stuck)
+            progress.say(f"failed: {self._stuck}")
+            return ExitCode.FAILED
         was_told = self._stop.reason and code == ExitCode.INTERRUPTED
         if first is None or was_told or code in (ExitCode.FINISHED, ExitCode.USER_MISTAKE):
             return ExitCode(code) if code in set(ExitCode) else ExitCode.FAILED
-        self._folder.write_status(state="failed", reason=str(first))
-        where = f"; see {self._folder.path}/log-rank{first.rank}.txt" if first.rank else ""
+        if code < 0:
+            say_state(self._folder, "failed", str(first))
+        else:
+            self._folder.write_status(state="failed", reason=str(first))
+        where = f"; see {self._folder.log_of(first.rank)}" if first.rank else ""
         progress.say(f"failed: {first}{where}")
         return ExitCode.FAILED
 

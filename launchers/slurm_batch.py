@@ -7,6 +7,7 @@ warning before the time limit (USR2) reaches the ranks only; SIGTERM reaches thi
 
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,16 @@ from ftx.environment import SlurmJob, slurm_job
 from ftx.errors import ExitCode
 from ftx.rank_failure import forget_failure
 from ftx.run_folder import RunFolder
-from ftx.tracking import tell
 from launchers.finish import finish_sweep
+from launchers.last_word import say_state
 from launchers.slurm_step import Step
 from launchers.slurm_verdict import Verdict, forget_code, is_at_its_time_limit, judge, requeue
 from launchers.submission import Submission, read_submission
+
+
+POLL_SECONDS = 0.1
+# How long SLURM may take to end this process after it was asked to start the job again.
+SLURM_SECONDS = 60.0
 
 
 class Supervisor:
@@ -88,23 +94,20 @@ class Supervisor:
 
     def _again(self, reason: str) -> int:
         progress.say(f"{reason}: to be started again")
-        self._write("pending", f"{reason}; waits to be started again")
+        say_state(self._folder, "pending", f"{reason}; waits to be started again")
         refused = requeue(self._job)
         if refused:
             return self._fail(f"{reason}; SLURM did not start it again ({refused})")
-        # SLURM ends this process; it may take a while to.
-        signal.sigtimedwait([signal.SIGTERM], 60)
+        limit = time.monotonic() + SLURM_SECONDS
+        while not self._told and time.monotonic() < limit:
+            time.sleep(POLL_SECONDS)
         return ExitCode.INTERRUPTED
 
     def _fail(self, reason: str, code: ExitCode = ExitCode.FAILED) -> int:
         progress.say(f"failed: {reason}")
-        self._write("failed", reason)
+        say_state(self._folder, "failed", reason)
         finish_sweep(self._submission.sweep)
         return code
-
-    def _write(self, state: str, reason: str) -> None:
-        self._folder.write_status(state=state, reason=reason, job_id=self._job.id)
-        tell(self._folder, self._folder.read_run(), state, reason)
 
 
 if __name__ == "__main__":

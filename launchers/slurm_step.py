@@ -1,6 +1,8 @@
 """The srun that runs the ranks of a job, until all of them have ended."""
 
+import math
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -9,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.environment import SlurmJob
 from ftx.run_folder import RunFolder
+from ftx.slurm_queue import steps_of
+from launchers.watchdog import Watchdog
 
 POLL_SECONDS = 0.2
 # srun's own words on tasks that ended otherwise than with 0.
@@ -46,6 +51,7 @@ class Step:
         self._folder, self._run, self._job = folder, run, job
         self._command = command
         self._deaths: list[Death] = []
+        self._watchdog = Watchdog(folder, ranks(run), 60 * (run.launcher.watchdog_min or math.inf))
 
     def __enter__(self) -> "Step":
         self._srun = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True, errors="replace")
@@ -58,12 +64,22 @@ class Step:
         if self._srun.poll() is None:
             self._srun.kill()
             self._srun.wait()
+        self._watchdog.forget()
 
     def until_the_end(self) -> End:
+        """Ranks that get nowhere are ended, with their stacks in their logs."""
+        stuck = ""
         while self._srun.poll() is None:
+            if not stuck and self._watchdog.silent():
+                stuck = self._watchdog.end(self._send)
             time.sleep(POLL_SECONDS)
         self._reader.join()
-        return End(self._srun.returncode, tuple(self._deaths))
+        return End(self._srun.returncode, tuple(self._deaths), stuck)
+
+    def _send(self, number: signal.Signals) -> None:
+        """To every rank, and not to the batch script, which is a step of the job too."""
+        for step in steps_of(self._job.id):
+            subprocess.run(["scancel", f"--signal={number.name.removeprefix('SIG')}", step], check=False)
 
     def _read(self, said: IO[str]) -> None:
         for line in said:

@@ -28,8 +28,7 @@ def main(folder: RunFolder, phase: str) -> int:
 
 def _speak_into(folder: RunFolder, rank: Rank) -> None:
     """Whatever comes after this, libraries in C included, is written to the rank's log."""
-    log = folder.log if rank.is_main else folder.path / f"log-rank{rank.index}.txt"
-    with log.open("ab") as opened:
+    with folder.log_of(rank.index).open("ab") as opened:
         os.dup2(opened.fileno(), 1)
         os.dup2(opened.fileno(), 2)
 

@@ -26,6 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.templates",
         "ftx.throughput",
         "ftx.stopping",
+        "ftx.heartbeat",
+        "ftx.agreement",
         "ftx.rank_failure",
         "ftx.attempts",
         "ftx.slurm_queue",
@@ -65,6 +67,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ftx.generation", "ftx.scoring", "ftx.tasks"),
     (
         "ftx.job",
+        "ftx.allocation",
+        "ftx.node_facts",
         "ftx.sweep_folder",
         "ftx.report",
         "ftx.sweep",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from contextlib import suppress
 from dataclasses import replace
@@ -90,6 +91,43 @@ def test_a_rank_that_is_killed(place, alone):
     assert [row["train_loss"] for row in rows_of(folder)] == pytest.approx(
         [row["train_loss"] for row in rows_of(alone)], rel=1e-5
     )
+    assert list(folder.path.rglob(".*")) == []
+
+
+def test_a_rank_that_hangs(place, alone):
+    """The watchdog finds out which, where the others wait for it, and ends them all; the same command finishes the run.
+
+    The limit is as short as a busy machine allows: a beat comes at least between importing and the first step.
+    """
+    words = (*WORDS, *TWO, "hardware.strategy=ddp", "schedule.save_every=3", "launcher.watchdog_min=0.25")
+    run = place.start(*words)
+    until(lambda: is_training(place), run, "a training row")
+    victim, waiting = rank_process(run, 1), rank_process(run, 0)
+    os.kill(victim, signal.SIGSTOP)
+    ended = run.ended()
+    assert ended.code == 1, ended
+    assert not Path(f"/proc/{victim}").exists()
+    assert not Path(f"/proc/{waiting}").exists()
+    folder = place.folder()
+    status = folder.read_status()
+    assert status.state == "failed"
+    assert f"failed: {status.reason}" in ended.out
+    assert re.match(r"no progress of ranks? .*\b1 for 0.25 minutes: ", status.reason)
+    assert "rank 1 wrote no stack" in status.reason
+    # Rank 0 lives, and is in what the ranks do together within a step.
+    function, file, line = re.search(r"rank 0 in (\w+) of (\S+):(\d+)", status.reason).groups()
+    main_thread = folder.log.read_text().rpartition("(most recent call first):")[2]
+    assert f'{file}", line {line} in {function}' in main_thread.splitlines()[1]
+    assert "in _train_to_the_end" in main_thread
+    told = place.mlflow().get_run(status.mlflow_run_id)
+    assert (told.info.status, told.data.tags["ftx.reason"]) == ("FAILED", status.reason)
+
+    assert place.train(*words).code == 0
+    assert folder.read_status().state == "finished"
+    losses, expected = ([row["train_loss"] for row in rows_of(one)] for one in (folder, alone))
+    assert losses == pytest.approx(expected, rel=1e-5)
+    weights, others = (load_file(one.model / "model.safetensors") for one in (folder, alone))
+    assert all((weights[name] - others[name]).abs().max() < 1e-5 for name in others)
     assert list(folder.path.rglob(".*")) == []
 
 

@@ -85,6 +85,14 @@ def start(verb: str, *words: object, into: Path, cwd: Path | None = None) -> Ver
     return Verb(process, out, err)
 
 
+def poll(condition, what: str) -> None:
+    """Look again and again until ``condition()``; it is an error if time ends before."""
+    limit = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < limit, f"never came: {what}"
+        time.sleep(0.01)
+
+
 def until(condition, at_work: Verb, what: str) -> None:
     """Look again and again until ``condition()``; it is an error if the process ends before, or time does."""
     limit = time.monotonic() + DEADLINE_SECONDS

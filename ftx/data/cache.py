@@ -16,6 +16,7 @@ from ftx.config.schema import RunConfig
 from ftx.data.fingerprint import cache_folder, data_fingerprint, model_fingerprint
 from ftx.data.sources import held_out_source, sources_of
 from ftx.environment import CHECKOUT
+from ftx.heartbeat import beat
 from ftx.lock import acquire_or_wait, holder
 from ftx.run_folder import publish_folder
 
@@ -77,10 +78,16 @@ def build(folder: Path, ready: Callable[[], bool]) -> Iterator[Path | None]:
     One process builds, the others wait. What an interrupted build left behind is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with acquire_or_wait(folder.with_suffix(".lock"), ready, on_wait=_say_who_builds) as must_build:
+
+    def look() -> bool:
+        beat(f"waiting for {folder.parent.name}/{folder.name}")
+        return ready()
+
+    with acquire_or_wait(folder.with_suffix(".lock"), look, on_wait=_say_who_builds) as must_build:
         if not must_build:
             yield None
             return
+        beat(f"preparing {folder.parent.name}/{folder.name}")
         writing = folder.with_suffix(".writing")
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from ftx.attempts import CRASHED, FINISHED, INTERRUPTED, MISTAKE
+from ftx.config.schema import RunConfig
 from ftx.environment import SlurmJob
 from ftx.rank_failure import RankFailure, note_failure
 from ftx.run_folder import RunFolder
@@ -104,7 +105,7 @@ def test_deaths_are_read_from_what_srun_says(folder, tmp_path):
         "srun: error: node1: tasks 0-1: Exited with exit code 75\n"
         "srun: error: gpu-a[1-2]: tasks 4,6: Segmentation fault (core dumped)\n"
     )
-    with Step(folder, None, SlurmJob("7_0", 0, 0, "node[1-2]"), ["sh", "-c", f"cat {said} >&2; exit 9"]) as step:
+    with Step(folder, RunConfig(), SlurmJob("7_0", 0, 0, "node[1-2]"), ["sh", "-c", f"cat {said} >&2; exit 9"]) as step:
         end = step.until_the_end()
     expected = [
         Death(3, "node2", "Killed"),
@@ -115,6 +116,6 @@ def test_deaths_are_read_from_what_srun_says(folder, tmp_path):
 
 
 def test_srun_ends_with_its_supervisor(folder):
-    with Step(folder, None, SlurmJob("7_0", 0, 0, "node1"), ["sleep", "600"]) as step:
+    with Step(folder, RunConfig(), SlurmJob("7_0", 0, 0, "node1"), ["sleep", "600"]) as step:
         srun = step._srun
     assert isinstance(srun, subprocess.Popen) and srun.poll() is not None
