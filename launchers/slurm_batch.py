@@ -23,7 +23,6 @@ from launchers.slurm_step import Step
 from launchers.slurm_verdict import Verdict, forget_code, is_at_its_time_limit, judge, requeue
 from launchers.submission import Submission, read_submission
 
-
 POLL_SECONDS = 0.1
 # How long SLURM may take to end this process after it was asked to start the job again.
 SLURM_SECONDS = 60.0

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,7 @@ class Site:
                 return False
             return any(row["step"] >= step for row in rows_of(folder) if "train_loss" in row)
 
-        self.cluster.wait_for(is_there, DEADLINE_SECONDS, f"step {step} of {folder.path}\n{words_of(folder)}")
+        self.wait_for(is_there, f"step {step}", folder)
 
     def wait_for_end(self, folder: RunFolder, job: str) -> str:
         """The state in which SLURM leaves the job."""
@@ -118,7 +119,14 @@ class Site:
             record = self.cluster.job(job)
             return record["JobState"] if record["JobState"] in ENDED else ""
 
-        return self.cluster.wait_for(ended, DEADLINE_SECONDS, f"the end of {job}\n{words_of(folder)}")
+        return self.wait_for(ended, f"the end of {job}", folder)
+
+    def wait_for(self, condition: Callable[[], Any], what: str, folder: RunFolder) -> Any:
+        """Its answer; what the run has said is in the error if it never comes."""
+        try:
+            return self.cluster.wait_for(condition, DEADLINE_SECONDS, what)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{words_of(folder)}") from None
 
     def mlflow(self) -> "MlflowClient":
         from mlflow import MlflowClient

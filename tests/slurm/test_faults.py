@@ -84,7 +84,7 @@ def test_ranks_that_slurm_has_lost_sight_of_cannot_write_into_the_new_ones_folde
 
 
 def test_stuck_ranks_are_ended_with_their_stacks_in_the_log(cluster, site, undisturbed):
-    said = site.launched(*TWO_NODES, "launcher.watchdog_min=0.25")
+    said = site.launched(*TWO_NODES, "launcher.watchdog_min=0.5")
     site.wait_for_step(said.folder, 12)
     rank_on(cluster, "node2").send(signal.SIGSTOP)
     check_as_undisturbed(site, said.folder, said.job, undisturbed())
@@ -94,10 +94,10 @@ def test_stuck_ranks_are_ended_with_their_stacks_in_the_log(cluster, site, undis
 
 
 def test_a_run_that_crashes_again_is_failed_everywhere(cluster, site):
-    """Killed each time it has begun to train."""
+    """Killed each time it begins."""
     said = site.launched("launcher.retries=1")
     for start in (0, 1):
-        site.wait_for_step(said.folder, 3, start=start)
+        site.wait_for(lambda number=start: begun(cluster, said.folder) == number, f"start {start}", said.folder)
         rank_on(cluster, attempts(said.folder)[-1].nodes).send(signal.SIGKILL)
     assert site.wait_for_end(said.folder, said.job) == "FAILED"
     assert outcomes(said.folder) == [(0, CRASHED), (1, CRASHED)]
@@ -192,11 +192,21 @@ def test_an_sbatch_that_outlives_its_shell_starts_nothing_that_was_submitted_aga
     assert outcomes(again.folder) == [(0, FINISHED)]
 
 
-def rank_on(cluster, node):
-    """The only one there; srun and the supervisor have it in their command lines too."""
+def ranks_on(cluster, node):
+    """srun and the supervisor have them in their command lines too."""
     found = cluster.processes_on(node, "-m launchers.slurm_task")
-    (rank,) = [one for one in found if "srun" not in one.command and "slurmstepd" not in one.command]
+    return [one for one in found if "srun" not in one.command and "slurmstepd" not in one.command]
+
+
+def rank_on(cluster, node):
+    (rank,) = ranks_on(cluster, node)
     return rank
+
+
+def begun(cluster, folder):
+    """The number of the start whose rank is there, None while there is none."""
+    last = attempts(folder)[-1] if attempts(folder) else None
+    return last.number if last and not last.outcome and ranks_on(cluster, last.nodes) else None
 
 
 def fill(site, leave: int) -> None:
