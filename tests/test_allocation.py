@@ -306,6 +306,13 @@ def test_what_is_sure_to_be_written(folder, monkeypatch):
         check_disk(folder, run)
     (folder.weights / "epoch-1").mkdir(parents=True)
     check_disk(folder, run)
+    (folder.checkpoints / "step-5").mkdir(parents=True)
+    (folder.checkpoints / "step-5" / "state").write_bytes(b"as large as a checkpoint has turned out to be")
+    free = 3 * sizes.model
+    check_disk(folder, run)
+    free -= 1
+    with pytest.raises(DiskFull, match=r"the same command then resumes from step 5$"):
+        check_disk(folder, run)
     for every, epochs, most, best, copies in product(
         ("never", "epoch", 4), (1, 2, 3), (None, 4, 11), (None, "eval_loss"), ("never", "epoch")
     ):

@@ -4,11 +4,15 @@ import ctypes
 import json
 import os
 import signal
+from itertools import chain, pairwise, repeat
 
 import pytest
+from tiny_training import tiny, train_in, write_chats
 from verb_process import SERVER, poll
 
+from ftx.data.cache import build
 from ftx.heartbeat import Beat, Heartbeat, beat, beat_file, read_beat, remove_old_beats, watched
+from ftx.lock import lock
 from ftx.progress import Progress
 from ftx.run_folder import RunFolder
 
@@ -63,6 +67,51 @@ def test_work_that_shows_its_progress_beats(folder):
         assert last_beat(folder) == Beat("deeper")
     assert last_beat(folder).ended
     assert json.loads(beat_file(folder.heartbeats, 0).read_text())["phase"] == "ended"
+
+
+class Heard:
+    """In place of a rank's file: everything that was said, in order."""
+
+    def __init__(self) -> None:
+        self.beats = []
+
+    def beat(self, *said) -> None:
+        self.beats.append(said)
+
+    def phases(self) -> list[str]:
+        named = [phase for phase, *_ in self.beats if phase]
+        return [phase for before, phase in pairwise(["", *named]) if phase != before]
+
+
+@pytest.fixture
+def heard(monkeypatch) -> Heard:
+    heard = Heard()
+    monkeypatch.setattr("ftx.heartbeat._current", heard)
+    return heard
+
+
+def test_a_training_says_where_it_is(tmp_path, heard):
+    """After every micro-batch, and while it evaluates and writes."""
+    words = ("schedule.epochs=1", "schedule.save_every=epoch", "schedule.eval_every=epoch")
+    run = tiny(write_chats(tmp_path), *words)
+    train_in(tmp_path / "run", run)
+    training = f"train {run.name}"
+    end = ["evaluate", "writing the checkpoint of step 5", "writing model/"]
+    assert heard.phases()[-5:] == ["evaluate", training, *end]
+    assert {"read chats.jsonl", "tokenize"} <= set(heard.phases())
+    assert [done for phase, done, _ in heard.beats if phase == training] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    steps = [at for at, (phase, *_) in enumerate(heard.beats) if phase == training]
+    # Four micro-batches a step: one comes with the step's own beat.
+    assert all(heard.beats[at + 1 : at + 4] == [("", None, "step")] * 3 for at in steps[::2])
+
+
+def test_whoever_waits_for_prepared_data_lives(tmp_path, heard):
+    looks = chain([False] * 3, repeat(True))
+    folder = tmp_path / "prepared" / "set"
+    folder.parent.mkdir()
+    with lock(folder.with_suffix(".lock")), build(folder, lambda: next(looks)) as writing:
+        assert writing is None
+    assert heard.beats[:4] == [("waiting for prepared/set", None, "step")] * 4
 
 
 def test_a_full_disk_does_not_silence_a_rank(folder):
