@@ -58,6 +58,16 @@ def fsdp_precision(run: RunConfig) -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(param_dtype=short, reduce_dtype=torch.float32)
 
 
+def let_deepspeed_build_nothing() -> None:
+    """On a CPU it compiles a part for inference as soon as ranks meet, which no training uses.
+
+    It does so behind a lock that a killed process leaves taken: every run on the machine would then wait for ever.
+    """
+    import deepspeed
+
+    vars(deepspeed.ops)["__compatible_ops__"] = {}
+
+
 def forget_sharing() -> None:
     """After ZeRO-3, transformers would share out every model that is loaded, and wait for ranks that are gone."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config

@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from ftx import checkpoints, metrics_log
 from ftx.callbacks import LOSS_STATE, Length, RunCallback, some_of
 from ftx.compiled import compiled_layers, worth_compiling
-from ftx.config.parallel import ranks, strategy_of
+from ftx.config.parallel import ranks, strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.data.collate import MicroBatchCollator
 from ftx.data.order import MicroBatches, OfEveryRank, TrainingOrder, order_of
@@ -33,7 +33,12 @@ from ftx.run_folder import RunFolder
 from ftx.saving import Saver
 from ftx.schedules import scheduler_arguments, training_steps
 from ftx.stopping import StopRequest
-from ftx.strategies import fsdp_precision, let_accelerate_shard_on_cpu, strategy_arguments
+from ftx.strategies import (
+    fsdp_precision,
+    let_accelerate_shard_on_cpu,
+    let_deepspeed_build_nothing,
+    strategy_arguments,
+)
 from ftx.throughput import peak_flops
 
 log = logging.getLogger(__name__)
@@ -147,6 +152,8 @@ def _arguments(run: RunConfig, folder: RunFolder, length: Length, accumulation: 
     An item of the data set is a whole micro-batch, so Trainer's own batches are of one.
     """
     schedule, method, hardware = run.schedule, run.method, run.hardware
+    if zero_stage(strategy_of(run)):
+        let_deepspeed_build_nothing()
     arguments = TrainingArguments(
         output_dir=str(checkpoints.writing_folder(folder)),
         max_steps=length.steps,

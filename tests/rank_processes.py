@@ -19,6 +19,8 @@ from ftx.errors import Interrupted
 from ftx.run_folder import RunFolder, open_run_folder
 from ftx.stopping import StopRequest
 
+COMPILED = "compiled"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -47,6 +49,7 @@ def compute(parts: Sequence[Part], ranks: int, into: Path) -> None:
         process.kill()
     codes = [process.exitcode for process in processes]
     assert codes == [0] * ranks, "\n".join(log.read_text()[-6000:] for log in logs)
+    assert not (into / COMPILED).exists(), "a library compiled something, behind a lock that a killed process leaves"
 
 
 def _be(rank: int, ranks: int, port: int, parts: Sequence[Part], log: Path) -> None:
@@ -55,7 +58,8 @@ def _be(rank: int, ranks: int, port: int, parts: Sequence[Part], log: Path) -> N
     os.dup2(opened, 2)
     sys.stdout = sys.stderr = os.fdopen(opened, "w", buffering=1)
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in here.items()} | {"OMP_NUM_THREADS": "1"}
+    here |= {"OMP_NUM_THREADS": 1, "TORCH_EXTENSIONS_DIR": log.parent / COMPILED}
+    os.environ |= {name: str(value) for name, value in here.items()}
     import torch
 
     from ftx.distributed import end_process, join
