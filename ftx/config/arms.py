@@ -31,7 +31,9 @@ CONF = CHECKOUT / "conf"
 OUTSIDE_CONF = {"experiment": (CHECKOUT / "experiments", "_global_"), "launcher": (CHECKOUT / "launchers", None)}
 
 
-SOURCES = "data.sources"
+# Their entries have names of the user's, or of SLURM's, which no schema knows beforehand.
+OPEN = ("data.sources.", "launcher.sbatch.", "launcher.srun.")
+OPEN_WHOLE = ("launcher.sbatch=", "launcher.srun=")
 
 
 @dataclass(frozen=True)
@@ -152,5 +154,5 @@ class _Composer:
 
 
 def _adding(word: str) -> str:
-    """As Hydra has to hear it: the sources of a mixture have names of the user's, which no schema knows beforehand."""
-    return f"++{word}" if word.startswith(f"{SOURCES}.") else word
+    """As Hydra has to hear it."""
+    return f"++{word}" if word.startswith((*OPEN, *OPEN_WHOLE)) else word
