@@ -4,9 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORDS ?=
+# Of make server: it listens on every address of this machine, and has no password. Not ?=, many shells export HOST.
+HOST = 0.0.0.0
+PORT = 5000
+DIR = $(CURDIR)/mlflow-server
+NAME =
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke smoke-slurm test test-slurm test-all lint ui bench bench-gpu clean
+.PHONY: help setup smoke smoke-slurm test test-slurm test-all lint ui server bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +40,9 @@ lint: $(STAMP) ## style and types
 ui: $(STAMP) ## the MLflow UI on this machine
 	@echo "MLflow UI: http://127.0.0.1:5000  (Ctrl-C ends it)"
 	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
+
+server: $(STAMP) ## an MLflow server for the jobs of a cluster: HOST, PORT, DIR, NAME=what else nodes call this machine
+	@$(BIN)/python -m ftx.server --host $(HOST) --port $(PORT) --folder "$(DIR)" $(NAME:%=--name %)
 
 bench: $(STAMP) ## speed and memory beside the peers, as ratios: training, preparation, the loss
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0

@@ -57,7 +57,7 @@ class Sweep:
 
         The parent is made once, before any run starts, so that no two runs race for it.
         """
-        parent = ensure_parent(tracking, self.name, self.mlflow_parent_id)
+        parent = ensure_parent(tracking, self.path, self.mlflow_parent_id)
         if parent is None:
             return self
         for member in members:

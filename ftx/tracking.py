@@ -5,23 +5,25 @@ A sender that dies, or a server that is away, loses nothing: the next sender ask
 
 import logging
 import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftx import metrics_log
 from ftx.config.keys import flat
 from ftx.config.schema import RunConfig, TrackingConfig
+from ftx.metric_points import ROW_KINDS, TrainingTime, kind_of, later_than, points_of
 from ftx.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import RunInfo
 
 log = logging.getLogger(__name__)
 
 RUN_TAG, SWEEP_TAG, PARENT_TAG = "ftx.run", "ftx.sweep", "mlflow.parentRunId"
+# Of one folder alone: by it a run is found again whose making was never answered.
+KEY_TAG = "ftx.key"
 STATE_OF = {
     "pending": "SCHEDULED",
     "running": "RUNNING",
@@ -30,8 +32,6 @@ STATE_OF = {
     "interrupted": "KILLED",
 }
 SQLITE = "sqlite:///"
-# Training rows, evaluation rows and rows of system.jsonl: each kind has a metric of its own.
-ROW_KINDS = ("train_loss", "eval_loss", "system/cpu_percent")
 ROWS_IN_BATCH = 60
 SEND_SECONDS = 5.0
 
@@ -66,15 +66,18 @@ def _artifacts_beside(uri: str) -> str | None:
     return (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlruns").as_uri()
 
 
-def ensure_parent(tracking: TrackingConfig, sweep_name: str, known_id: str | None) -> str | None:
-    """The MLflow run that a sweep's runs hang under: the one it had, else a new one; None while MLflow is away."""
+def ensure_parent(tracking: TrackingConfig, sweep: Path, known_id: str | None) -> str | None:
+    """The MLflow run that a sweep's runs hang under: the one it had, else a new one; None while MLflow is away.
+
+    ``sweep`` is its folder.
+    """
     try:
         mlflow = client(tracking)
         if known_id and _exists(mlflow, known_id):
             mlflow.update_run(known_id, status=STATE_OF["running"])
             return known_id
-        experiment = experiment_id(mlflow, tracking)
-        return str(mlflow.create_run(experiment, run_name=sweep_name, tags={SWEEP_TAG: sweep_name}).info.run_id)
+        tags = {SWEEP_TAG: sweep.name, KEY_TAG: f"{sweep.name}@{sweep.stat().st_ino}"}
+        return _make_run(mlflow, experiment_id(mlflow, tracking), sweep.name, tags)
     except failures() as error:
         log.warning("MLflow at %s does not answer (%s); the sweep has no parent run there", tracking.uri, brief(error))
         return None
@@ -186,86 +189,78 @@ class Sender:
 
     def __init__(self, folder: RunFolder, run: RunConfig) -> None:
         self._folder, self._run = folder, run
-        self._mlflow_id: str | None = None
+        self._there: RunInfo | None = None
         self._said_state = ""
         self._sent: dict[str, int] = {}
 
     def send(self, state: str, reason: str) -> None:
         """The run itself, the rows it does not have, at the end scores and figures, and the state."""
         tracking = client(self._run.tracking)
-        if self._mlflow_id is None:
-            mlflow_id = _ensure_run(tracking, self._folder, self._run)
-            self._sent = {kind: _last_step(tracking, mlflow_id, kind) for kind in ROW_KINDS}
-            self._mlflow_id = mlflow_id
-        self._send_rows(tracking, self._mlflow_id)
+        if self._there is None:
+            there = _ensure_run(tracking, self._folder, self._run)
+            self._sent = {kind: _last_step(tracking, there.run_id, kind) for kind in ROW_KINDS}
+            self._there = there
+        mlflow_id = self._there.run_id
+        self._send_rows(tracking, self._there)
         if state == self._said_state:
             return
         if state in ("pending", "running"):
-            tracking.update_run(self._mlflow_id, status=STATE_OF[state])
+            tracking.update_run(mlflow_id, status=STATE_OF[state])
         else:
-            _send_scores(tracking, self._mlflow_id, self._folder)
-            tracking.set_tag(self._mlflow_id, "ftx.reason", reason[:500])
-            tracking.set_terminated(self._mlflow_id, STATE_OF[state])
-        tracking.set_tag(self._mlflow_id, "ftx.state", state)
+            _send_scores(tracking, mlflow_id, self._folder)
+            tracking.set_tag(mlflow_id, "ftx.reason", reason[:500])
+            tracking.set_terminated(mlflow_id, STATE_OF[state])
+        tracking.set_tag(mlflow_id, "ftx.state", state)
         self._said_state = state
 
-    def _send_rows(self, tracking: "MlflowClient", mlflow_id: str) -> None:
-        """History is append-only: a step sent twice would stand there twice, so a batch holds whole rows."""
-        for file in (self._folder.metrics, self._folder.system):
-            fresh = _later_than(self._sent, metrics_log.read(file))
+    def _send_rows(self, tracking: "MlflowClient", there: "RunInfo") -> None:
+        """History is append-only, and MLflow is asked for its last step only: a batch holds whole rows, in order."""
+        trained = metrics_log.read(self._folder.metrics)
+        clock = TrainingTime(there.start_time, trained)
+        for written in (trained, metrics_log.read(self._folder.system)):
+            fresh = later_than(self._sent, written)
             for begin in range(0, len(fresh), ROWS_IN_BATCH):
                 rows = fresh[begin : begin + ROWS_IN_BATCH]
-                tracking.log_batch(mlflow_id, metrics=[metric for row in rows for metric in _as_metrics(row)])
+                tracking.log_batch(there.run_id, metrics=[point for row in rows for point in points_of(row, clock)])
                 for row in rows:
-                    self._sent[_kind(row)] = row["step"]
+                    self._sent[kind_of(row)] = row["step"]
 
 
-def _later_than(sent: dict[str, int], rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of steps that were not sent; of a step that a resume went through again, the first."""
-    newest, fresh = dict(sent), []
-    for row in rows:
-        if row["step"] > newest[_kind(row)]:
-            newest[_kind(row)] = row["step"]
-            fresh.append(row)
-    return fresh
-
-
-def _kind(row: dict[str, Any]) -> str:
-    """Rows of one step come apart; each kind is known by a metric that only it has."""
-    return next(kind for kind in ROW_KINDS if kind in row)
-
-
-def _as_metrics(row: dict[str, Any]) -> "list[Metric]":
-    """``epoch`` comes with training rows only: an evaluation row of the same step would bring it a second time."""
-    from mlflow.entities import Metric
-
-    stamp = _milliseconds()
-    left_out = {"step"} if _kind(row) == ROW_KINDS[0] else {"step", "epoch"}
-    return [
-        Metric(name, float(value), stamp, row["step"])
-        for name, value in row.items()
-        if name not in left_out and value is not None
-    ]
-
-
-def _ensure_run(tracking: "MlflowClient", folder: RunFolder, run: RunConfig) -> str:
+def _ensure_run(tracking: "MlflowClient", folder: RunFolder, run: RunConfig) -> "RunInfo":
     """The run's MLflow run, described: the one it already has, else a new one."""
     known, membership = folder.read_status().mlflow_run_id, folder.read_membership()
     if known is None or not _exists(tracking, known):
         experiment = experiment_id(tracking, run.tracking)
         title = membership.title if membership else folder.name
-        known = str(tracking.create_run(experiment, run_name=title, tags={RUN_TAG: folder.name}).info.run_id)
+        # Written once in a folder's life.
+        made = (folder.path / "provenance.json").stat().st_mtime_ns
+        known = _make_run(tracking, experiment, title, {RUN_TAG: folder.name, KEY_TAG: f"{folder.name}@{made}"})
         folder.write_status(mlflow_run_id=known)
-    there = tracking.get_run(known).data
-    if membership and there.tags.get(PARENT_TAG) != membership.mlflow_parent_id:
-        tracking.set_tag(known, PARENT_TAG, membership.mlflow_parent_id)
+    there = tracking.get_run(known)
+    if membership and there.data.tags.get(PARENT_TAG) != membership.mlflow_parent_id:
+        # The one that is looked for comes last.
         tracking.set_tag(known, SWEEP_TAG, membership.sweep)
+        tracking.set_tag(known, PARENT_TAG, membership.mlflow_parent_id)
     # Parameters come last: where there are none, whoever made the run died on the way.
-    if not there.params:
+    if not there.data.params:
         for name in ("run.yaml", "provenance.json", "overrides.txt"):
             tracking.log_artifact(known, str(folder.path / name))
         _send_parameters(tracking, known, run)
-    return known
+    return there.info
+
+
+def _make_run(tracking: "MlflowClient", experiment: str, title: str, tags: dict[str, str]) -> str:
+    """A new MLflow run, or the first that was made with this key.
+
+    Where an answer gets lost, MLflow's own client asks a second time, and the next sender a third time.
+    """
+    made = [tracking.create_run(experiment, run_name=title, tags=tags)]
+    made += tracking.search_runs([experiment], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'")
+    ids = dict.fromkeys(run.info.run_id for run in sorted(made, key=lambda run: (run.info.start_time, run.info.run_id)))
+    first, *others = ids
+    for other in others:
+        tracking.delete_run(other)
+    return str(first)
 
 
 def _exists(tracking: "MlflowClient", run_id: str) -> bool:
@@ -296,7 +291,9 @@ def _last_step(tracking: "MlflowClient", run_id: str, name: str) -> int:
 def _send_scores(tracking: "MlflowClient", run_id: str, folder: RunFolder) -> None:
     from mlflow.entities import Metric
 
-    stamp = _milliseconds()
+    # The file's time: the same for whoever sends these scores, and later for those of another scoring.
+    written = folder.path / "scores.json"
+    stamp = int(written.stat().st_mtime * 1000) if written.exists() else 0
     scores = [
         Metric(f"{task}.{name}", entry["value"], stamp, 0)
         for task, metrics in folder.read_scores().items()
@@ -306,10 +303,6 @@ def _send_scores(tracking: "MlflowClient", run_id: str, folder: RunFolder) -> No
     fresh = [metric for metric in scores if present.get(metric.key) != metric.value]
     if fresh:
         tracking.log_batch(run_id, metrics=fresh)
-    for file in [folder.path / "scores.json", *sorted(folder.figures.glob("*"))]:
+    for file in [written, *sorted(folder.figures.glob("*"))]:
         if file.exists():
             tracking.log_artifact(run_id, str(file), "figures" if file.parent == folder.figures else None)
-
-
-def _milliseconds() -> int:
-    return int(time.time() * 1000)

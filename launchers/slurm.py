@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ftx import progress
 from ftx.config.compose import ComposedRun, Composition
+from ftx.config.launcher_checks import check_tracking_of_jobs
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_to_yaml
 from ftx.errors import ExitCode, UserError
@@ -17,6 +18,7 @@ from ftx.scores import describe
 from ftx.slurm_queue import Job, queue
 from ftx.standing import job_of
 from ftx.sweep_folder import Sweep, open_sweep, sweep_path
+from launchers.cost import check_cost, estimate
 from launchers.folders import describe_on_disk, find, locate
 from launchers.slurm_script import LARGEST_ARRAY, Place, Shape, executor, script, shape_of
 from launchers.snapshot import snapshot_path, take_snapshot
@@ -59,6 +61,7 @@ def launch(composition: Composition) -> ExitCode:
     if first.launcher.dry_run:
         sys.stdout.write(dry_run(composition))
         return ExitCode.FINISHED
+    check_tracking_of_jobs([composed.run for composed in composition.runs])
     if first.fresh:
         _check_nobody_at_work(composition.runs)
     folders = [locate(composed) for composed in composition.runs]
@@ -89,6 +92,9 @@ def submit_all(waiting: Sequence[Waiting], name: str, sweep: Sweep | None) -> No
     if not waiting:
         return
     tracking = waiting[0].composed.run.tracking
+    cost = estimate([one.composed.run for one in waiting], _run_root(waiting))
+    progress.say(cost.text)
+    check_cost(cost, waiting[0].composed.run.launcher)
     for one in waiting:
         describe_on_disk(one.composed, one.folder)
         if one.composed.scoring:
@@ -131,10 +137,22 @@ def dry_run(composition: Composition) -> str:
         parts.append(planned.script(f"aftercorr:JOB_OF_{before}" if planned.waits else None))
         parts += [f"# array element {index}: {run}" for index, run in enumerate(planned.submission.runs)]
         before = planned.submission.path.name
+    parts += [f"# ---- {line}" for line in _before_submitting([one.composed.run for one in runs])]
     parts.append("# ---- environment: that of this shell (sbatch --export=ALL), with what the script sets and unsets")
     for one in runs:
         parts.append(f"# ---- {one.folder.path}/run.yaml\n{run_to_yaml(one.composed.run)}")
     return "\n".join(parts)
+
+
+def _before_submitting(runs: Sequence[RunConfig]) -> Iterator[str]:
+    """What the jobs will take, and what the user will have to mend or agree to."""
+    cost = estimate(runs, Path(runs[0].run_root))
+    yield from cost.text.splitlines()
+    for check in (lambda: check_tracking_of_jobs(runs), lambda: check_cost(cost, runs[0].launcher)):
+        try:
+            check()
+        except UserError as mistake:
+            yield f"would be refused: {mistake}"
 
 
 def plan(waiting: Sequence[Waiting], name: str, sweep: Path | None) -> Iterator[Planned]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ftx.run_folder import RunFolder
+from ftx.config.schema import RunConfig
+from ftx.run_folder import RunFolder, open_run_folder
 
 MEASURED = {"per_device_tps", "per_device_tps_including_padding", "step_seconds", "memory_gib"}
 """What differs between two computations of the same thing."""
@@ -52,6 +53,13 @@ def points_of(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
             if name != "step" and value is not None and (name != "epoch" or "train_loss" in row):
                 points[name].append((row["step"], value))
     return {name: sorted(found) for name, found in points.items()}
+
+
+def write_run(folder: RunFolder, run: RunConfig, rows: list[dict]) -> RunFolder:
+    """A run that has written these rows."""
+    open_run_folder(folder, run, [], {})
+    folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
 
 
 def checkpoints_of(folder: RunFolder) -> set[str]:

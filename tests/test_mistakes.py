@@ -143,6 +143,8 @@ TOGETHER: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tracking without a host": (["tracking.uri=http://"], ["tracking.uri=http://", "HOST:PORT"]),
     "tracking in a folder": (["tracking.uri=sqlite:///weights"], ["tracking.uri=", "weights", "mlflow.db"]),
     "tracking not writable": (["tracking.uri=sqlite:////proc/x/a.db"], ["tracking.uri=", "/proc/x", "another folder"]),
+    "launcher key of SLURM": (["launcher.partition=gpu"], ["launcher.partition=gpu", "only launcher=slurm does"]),
+    "watchdog of one process": (["launcher.watchdog_min=5"], ["launcher.watchdog_min=5.0", "several processes"]),
     "below a file": (["run_root=notes.txt/runs"], ["run_root=", "notes.txt/runs", "choose another folder"]),
     "no run_root": (["run_root="], ["run_root=:", "leave the word out"]),
     "cache not writable": (["data.cache=/proc/x"], ["data.cache=/proc/x", "choose another folder"]),

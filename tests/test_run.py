@@ -18,6 +18,7 @@ from verb_process import SERVER, until
 
 from ftx.data.order import order_of
 from ftx.data.prepare import prepare
+from launchers.cost import pace_of
 
 WORDS = ("schedule.epochs=1", "schedule.log_every=3", "schedule.keep_checkpoints=1")
 TRAINING_KEYS = ["step", "epoch", "learning_rate", "train_loss", "grad_norm", "total_tokens", "supervised_tokens"]
@@ -96,6 +97,11 @@ def test_metrics(first):
         int(number.replace(",", "")) for number in said.groups()
     )
     assert training[-1]["mfu"] is None
+    pace = pace_of(first[0].folder().metrics, 2)
+    assert (pace.tokens_an_epoch, pace.tokens_a_row) == (
+        training[-1]["total_tokens"],
+        training[-1]["total_tokens"] / 18,
+    )
 
 
 def test_the_model_is_one_that_plain_transformers_loads(first):

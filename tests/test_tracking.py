@@ -1,59 +1,14 @@
 """What MLflow has of a run: all of metrics.jsonl, once, whatever happened to the run, the server or the network."""
 
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import ViewType
-from run_records import histories, points_of, rows_of
-from verb_process import DEADLINE_SECONDS, until
+from mlflow_records import files_in, has_everything, runs_in
+from verb_process import until
 
-from ftx import metrics_log
 from ftx.run_folder import RunFolder
 
 WORDS = ("schedule.epochs=1", "schedule.log_every=2")
-
-
-def runs_in(mlflow):
-    return mlflow.search_runs([experiment.experiment_id for experiment in mlflow.search_experiments(ViewType.ALL)])
-
-
-def files_in(mlflow, run_id, folder=None):
-    return {file.path for file in mlflow.list_artifacts(run_id, folder)}
-
-
-def has_system_metrics(mlflow, folder):
-    """A point of each sampled step, once, although a resume may sample it again."""
-    by_step = {row["step"]: row for row in reversed(metrics_log.read(folder.system))}
-    for name in ("system/cpu_percent", "system/process_memory_gib"):
-        sent = mlflow.get_metric_history(folder.read_status().mlflow_run_id, name)
-        assert [(point.step, point.value) for point in sent] == [
-            (step, by_step[step][name]) for step in sorted(by_step)
-        ]
-
-
-def has_everything(mlflow, folder):
-    """Every number of the run's, exactly once."""
-    run_id = folder.read_status().mlflow_run_id
-    assert histories(mlflow, run_id) == points_of(rows_of(folder))
-    has_system_metrics(mlflow, folder)
-    for task, metrics in folder.read_scores().items():
-        for name, entry in metrics.items():
-            (point,) = mlflow.get_metric_history(run_id, f"{task}.{name}")
-            assert point.value == entry["value"]
-    assert {"run.yaml", "provenance.json", "overrides.txt", "scores.json", "figures"} <= files_in(mlflow, run_id)
-    run = mlflow.get_run(run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["ftx.run"] == folder.name
-    return run
 
 
 def test_a_run(place):
@@ -111,34 +66,6 @@ def test_offline_and_sent_later(place):
         assert children == {parent.info.run_id}
 
 
-def test_a_server_that_is_away(place):
-    """Training goes on with one warning; the server is started, and --sync sends everything."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    ended = place.train(*WORDS, f"tracking.uri={uri}")
-    assert ended.code == 0, ended
-    warnings = [line for line in ended.out.splitlines() if "warning" in line.lower()]
-    folder = place.folder()
-    assert len(warnings) == 1
-    assert f"python -m ftx.report --sync {folder.name}" in warnings[0]
-    assert ended.err == ""
-    assert folder.read_status().state == "finished"
-
-    away = place.report("--sync", folder.name)
-    assert away.code == 1
-    assert away.err.startswith(f"error: {folder.name}: MLflow at {uri} does not answer")
-    assert len(away.err.splitlines()) == 1
-
-    with mlflow_server(place.path, port):
-        assert place.report("--sync", folder.name).code == 0
-        has_everything(MlflowClient(uri), folder)
-        assert place.report("--sync").code == 0
-        has_everything(MlflowClient(uri), folder)
-        assert len(runs_in(MlflowClient(uri))) == 1
-
-
 def test_two_runs_at_once_into_one_file(place):
     """The experiment does not exist yet, and both want to make it."""
     both = [place.start(*WORDS, f"schedule.learning_rate={rate}", "name=both") for rate in (0.001, 0.002)]
@@ -170,31 +97,3 @@ def test_a_file_that_is_no_database(place, verb):
     synced = place.report("--sync")
     assert synced.code == 1
     assert "Traceback" not in synced.err
-
-
-@contextmanager
-def mlflow_server(folder, port):
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "kept")]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    with (folder / "server.txt").open("w") as said:
-        server = subprocess.Popen(
-            command, env={**os.environ, **quiet}, stdout=said, stderr=said, cwd=folder, start_new_session=True
-        )
-    try:
-        limit = time.monotonic() + DEADLINE_SECONDS
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert server.poll() is None and time.monotonic() < limit, (folder / "server.txt").read_text()
-            time.sleep(0.05)
-        yield
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-
-
-def answers(address):
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False

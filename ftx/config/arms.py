@@ -30,8 +30,9 @@ from ftx.errors import UserError
 CONF = CHECKOUT / "conf"
 # Groups whose files lie outside conf/: each yaml is one choice.
 OUTSIDE_CONF = {"experiment": (CHECKOUT / "experiments", "_global_"), "launcher": (CHECKOUT / "launchers", None)}
-# Mappings whose names are the user's own, which no schema knows beforehand.
-FREE = ("data.sources", "launcher.sbatch", "launcher.srun")
+# Their entries have names of the user's, or of SLURM's, which no schema knows beforehand.
+OPEN = ("data.sources.", "launcher.sbatch.", "launcher.srun.")
+OPEN_WHOLE = ("launcher.sbatch=", "launcher.srun=")
 
 
 @dataclass(frozen=True)
@@ -156,5 +157,5 @@ class _Composer:
 
 
 def _adding(word: str) -> str:
-    """As Hydra has to hear it to take a name that is new."""
-    return f"++{word}" if word.startswith(tuple(f"{name}{mark}" for name in FREE for mark in ".=")) else word
+    """As Hydra has to hear it."""
+    return f"++{word}" if word.startswith((*OPEN, *OPEN_WHOLE)) else word

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.keys import did_you_mean, flat, schema_fields
+from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
 from ftx.config.schema import RunConfig
 from ftx.config.training_checks import check_best, check_compile, check_method, check_profile, check_schedule
@@ -67,6 +68,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "hardware.tf32": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.cudnn_benchmark": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
+    **LAUNCHER_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
 NAME = re.compile(r"[^\W_][\w.+=-]{0,199}")
@@ -94,6 +96,7 @@ def check_run(run: RunConfig) -> None:
         check_data,
         _check_tasks,
         _check_tracking,
+        check_launcher,
     ):
         check(run)
 

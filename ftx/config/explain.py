@@ -118,6 +118,9 @@ def _wrong_type(error: Exception, words: Sequence[str]) -> str:
     whole = next((word for word in words if re.match(r"data\.sources(\.[^.=]+)?=", word)), None)
     if whole is not None and ("is not a subclass of" in text or not name):
         return f"{whole}: a source has keys of its own; set data.sources.NAME.path=FILE"
+    options = next((word for word in words if re.match(r"launcher\.(sbatch|srun)=", word)), None)
+    if options is not None and name in (options.partition("=")[0], ""):
+        return f"{options}: options have names; set {options.partition('=')[0]}.NAME=VALUE"
     if "is not a subclass of" in text:
         return f"{_word_of(name, words)}: {name} is a section with keys of its own; set {name}.KEY=VALUE"
     match = re.match(r"Value '(.*?)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)", text)
