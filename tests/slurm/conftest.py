@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -72,11 +73,11 @@ def site(cluster, new_place) -> Site:
 @pytest.fixture(scope="session")
 def undisturbed(new_place) -> Callable[..., RunFolder]:
     """The same run by one process here, with other words where a test adds some that change the result."""
-    place = new_place()
+    place, numbers = new_place(), count()
 
     @cache
     def run(*words: str) -> RunFolder:
-        runs = place.runs / str(len(list(place.path.iterdir())))
+        runs = place.runs / str(next(numbers))
         here = (f"run_root={runs}", f"tracking.uri={place.uri}", f"data.cache={place.cache}")
         ended = start("train", *WORDS, *here, *words, into=place.path / "said").ended()
         assert ended.code == 0, ended
