@@ -15,7 +15,7 @@ from ftx.heartbeat import STACKS_SIGNAL, Beat, beat_file, read_beat
 from ftx.rank_failure import in_words
 from ftx.run_folder import RunFolder
 
-# Until its first beat a rank starts Python and imports its libraries, on a busy shared disk for minutes.
+# Before its first phase a rank starts Python and imports its libraries, on a busy shared disk for minutes.
 START_SECONDS = 600.0
 # More than this between two looks means that this process was stopped itself, and perhaps the ranks with it.
 PAUSE_SECONDS = 60.0
@@ -72,7 +72,7 @@ class Watchdog:
         shutil.rmtree(self._folder.heartbeats, ignore_errors=True)
 
     def _limit_of(self, rank: "_Watched") -> float:
-        return self._limit if rank.has_begun else max(self._limit, START_SECONDS)
+        return max(self._limit, START_SECONDS) if rank.is_starting else self._limit
 
     def _reason(self, silent: Sequence[int], places: Mapping[int, str]) -> str:
         """Which ranks, for how long, and where each is: the one that is elsewhere is the one to look at."""
@@ -115,8 +115,8 @@ class _Watched:
             self.beat = found.beat or self.beat
 
     @property
-    def has_begun(self) -> bool:
-        return self.seen is not None
+    def is_starting(self) -> bool:
+        return self.beat == Beat()
 
     def silence(self, now: float) -> float:
         return 0.0 if self.beat.ended else now - self.changed

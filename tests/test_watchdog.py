@@ -37,6 +37,13 @@ def clock() -> Clock:
     return Clock()
 
 
+def at_work(folder, count, clock):
+    hearts = [Heartbeat(folder.heartbeats, rank, clock) for rank in range(count)]
+    for heart in hearts:
+        heart.beat("train", 0)
+    return hearts
+
+
 def asked_for(seconds, clock, watchdog, meanwhile=lambda: None):
     """What it says at the end of these seconds, and at the first time that it says anything."""
     for _ in range(int(seconds / 10)):
@@ -49,7 +56,7 @@ def asked_for(seconds, clock, watchdog, meanwhile=lambda: None):
 
 def test_a_rank_that_falls_silent(folder, clock):
     watchdog = Watchdog(folder, 3, LIMIT, clock)
-    hearts = [Heartbeat(folder.heartbeats, rank, clock) for rank in range(3)]
+    hearts = at_work(folder, 3, clock)
 
     def others_go_on():
         for rank in (0, 2):
@@ -71,12 +78,17 @@ def test_a_slow_rank_is_not_stuck(folder, clock):
 
 
 def test_starting_takes_what_it_takes(folder, clock):
-    """Until its first beat; what an earlier attempt left there is none."""
-    Heartbeat(folder.heartbeats, 1, clock)
+    """Until it says what it does; what an earlier attempt left there does not count."""
+    Heartbeat(folder.heartbeats, 1, clock).beat("train")
     watchdog = Watchdog(folder, 2, LIMIT, clock)
-    assert asked_for(START_SECONDS, clock, watchdog) == []
-    Heartbeat(folder.heartbeats, 0, clock)
+    assert asked_for(START_SECONDS / 2, clock, watchdog) == []
+    heart = Heartbeat(folder.heartbeats, 0, clock)  # and imports its libraries now
+    assert asked_for(START_SECONDS / 2, clock, watchdog) == []
     assert asked_for(20, clock, watchdog) == [1]
+    watchdog = Watchdog(folder, 1, LIMIT, clock)
+    heart.beat("preparing")
+    assert asked_for(LIMIT, clock, watchdog) == []
+    assert asked_for(20, clock, watchdog) == [0]
     patient = Watchdog(folder, 1, 2 * START_SECONDS, clock)
     assert asked_for(2 * START_SECONDS, clock, patient) == []
     assert asked_for(2 * patient._every, clock, patient) == [0]
@@ -84,7 +96,7 @@ def test_starting_takes_what_it_takes(folder, clock):
 
 def test_clocks_of_other_machines_do_not_matter(folder, clock):
     watchdog = Watchdog(folder, 1, LIMIT, clock)
-    heart = Heartbeat(folder.heartbeats, 0, clock)
+    (heart,) = at_work(folder, 1, clock)
     ahead = 4 * 10**18
 
     def with_another_clock():
@@ -99,7 +111,7 @@ def test_clocks_of_other_machines_do_not_matter(folder, clock):
 def test_a_job_that_was_suspended(folder, clock):
     """The watchdog too: the time that it slept itself says nothing about the ranks."""
     watchdog = Watchdog(folder, 1, 2 * PAUSE_SECONDS, clock)
-    heart = Heartbeat(folder.heartbeats, 0, clock)
+    (heart,) = at_work(folder, 1, clock)
     assert asked_for(10, clock, watchdog) == []
     clock.now += 86400
     assert watchdog.silent() == []
@@ -150,7 +162,7 @@ def test_who_was_silent_first(folder, clock, monkeypatch):
     monkeypatch.setattr("launchers.watchdog.STACKS_SECONDS", 0)
     monkeypatch.setattr("launchers.watchdog.REST_SECONDS", 0)
     watchdog = Watchdog(folder, 2, LIMIT, clock)
-    hearts = [Heartbeat(folder.heartbeats, rank, clock) for rank in range(2)]
+    hearts = at_work(folder, 2, clock)
     assert asked_for(50, clock, watchdog, lambda: hearts[0].beat("train", int(clock.now))) == []
     assert asked_for(LIMIT, clock, watchdog) == [1]
     reason = watchdog.end(lambda _: None)
