@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ftx.environment import Rank, slurm_hosts, take_slurm_rank
 from ftx.errors import ExitCode
+from ftx.heartbeat import watched
 from ftx.run_folder import RunFolder
 from launchers.slurm_verdict import write_code
 
@@ -14,11 +15,13 @@ def main(folder: RunFolder, phase: str) -> int:
     """The exit code that srun gets: only rank 0's says how the run ended, and is noted for the supervisor."""
     rank = take_slurm_rank(slurm_hosts())
     _speak_into(folder, rank)
-    from ftx import progress
-    from ftx.job import run_job
+    # From here on whoever waits for this rank can see that it is importing, and not missing.
+    with watched(folder, rank.index):
+        from ftx import progress
+        from ftx.job import run_job
 
-    progress.start_console(with_time=True)
-    code = run_job(folder)
+        progress.start_console(with_time=True)
+        code = run_job(folder)
     if rank.is_main:
         write_code(folder, code)
         return code
@@ -34,6 +37,7 @@ def _speak_into(folder: RunFolder, rank: Rank) -> None:
 
 
 if __name__ == "__main__":
+    ended_with = main(RunFolder(Path(sys.argv[2])), sys.argv[1])
     from ftx.distributed import end_process
 
-    end_process(main(RunFolder(Path(sys.argv[2])), sys.argv[1]))
+    end_process(ended_with)
