@@ -14,6 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "ftx.run_folder",
         "ftx.lock",
+        "ftx.lock_file",
         "ftx.processes",
         "ftx.provenance",
         "ftx.metrics_log",
