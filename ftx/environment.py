@@ -51,6 +51,12 @@ def slurm_attempt() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def this_attempt() -> str:
+    """Which start of which SLURM job this process belongs to: ``123_4-2``; empty outside of SLURM."""
+    job_id = slurm_job_id()
+    return f"{job_id}-{slurm_attempt()}" if job_id else ""
+
+
 def visible_gpus() -> list[str] | None:
     """The devices that CUDA_VISIBLE_DEVICES allows; None when it is not set."""
     value = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ftx.run_folder import RunFolder, write_text
+from ftx.run_folder import FIRST_FAILURE, RunFolder, of_this_attempt, write_text
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RankFailure:
 
 def note_failure(folder: RunFolder, failure: RankFailure) -> None:
     """Keep it unless another rank was first."""
-    mine = folder.path / f".rank-{failure.rank}.failed"
+    mine = folder.path / of_this_attempt(f".rank-{failure.rank}.failed")
     write_text(mine, json.dumps(asdict(failure)))
     try:
         _file(folder).hardlink_to(mine)
@@ -42,4 +42,4 @@ def forget_failure(folder: RunFolder) -> None:
 
 
 def _file(folder: RunFolder) -> Path:
-    return folder.path / ".first-failure"
+    return folder.path / of_this_attempt(FIRST_FAILURE)

@@ -14,6 +14,7 @@ from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.environment import Rank, Rendezvous, child_environment, processors
 from ftx.errors import ExitCode, Interrupted
+from ftx.lock import holder
 from ftx.processes import die_with
 from ftx.rank_failure import RankFailure, first_failure, forget_failure, note_failure
 from ftx.run_folder import RunFolder
@@ -125,7 +126,8 @@ class _Watch:
         was_told = self._stop.reason and code == ExitCode.INTERRUPTED
         if first is None or was_told or code in (ExitCode.FINISHED, ExitCode.USER_MISTAKE):
             return ExitCode(code) if code in set(ExitCode) else ExitCode.FAILED
-        self._folder.write_status(state="failed", reason=str(first))
+        if holder(self._folder.lock) is None:  # else somebody else has it, who says how it is
+            self._folder.write_status(state="failed", reason=str(first))
         where = f"; see {self._folder.path}/log-rank{first.rank}.txt" if first.rank else ""
         progress.say(f"failed: {first}{where}")
         return ExitCode.FAILED

@@ -24,6 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.figures",
         "ftx.scores",
         "ftx.tracking",
+        "ftx.holding",
+        "ftx.while_ours",
         "ftx.templates",
         "ftx.throughput",
         "ftx.stopping",
