@@ -79,8 +79,8 @@ class RunCallback(TrainerCallback):
 
     def __post_init__(self) -> None:
         self._clock = StepClock()
-        self._system = SystemMetrics(self.folder.system, enabled=self.run.tracking.system_metrics)
-        self._profile = ProfileWindow(self.run.schedule.profile_steps if is_main() else [], self.folder.profile)
+        self._system = SystemMetrics(self.folder, enabled=self.run.tracking.system_metrics)
+        self._profile = ProfileWindow(self.run.schedule.profile_steps if is_main() else [], self.folder)
         self._title, self._facts = f"train {self.run.name}", ""
         self._step_ended = 0.0
 
@@ -216,7 +216,7 @@ class RunCallback(TrainerCallback):
         self._clock.leave_out(time.perf_counter() - begin)
 
     def _write(self, row: dict[str, Any]) -> None:
-        metrics_log.append(self.folder.metrics, row)
+        metrics_log.append(self.folder, self.folder.metrics, row)
         self.on_row()
 
 

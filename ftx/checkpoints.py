@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ftx.disk import DiskFull, free_bytes, in_words, size_of
-from ftx.run_folder import RunFolder, publish_folder, write_json
+from ftx.run_folder import RunFolder, of_this_attempt, write_json
 
 log = logging.getLogger(__name__)
 
-WRITING = ".writing"
 # Sizes of a checkpoint's files, written after them.
 MANIFEST = "manifest.json"
 # In a checkpoint: the best one up to it, so that a resume goes on from there. Beside them: the best one now.
@@ -31,8 +30,8 @@ class Best:
 
 
 def writing_folder(folder: RunFolder) -> Path:
-    """Where Trainer writes before a checkpoint is published."""
-    return folder.checkpoints / WRITING
+    """Where Trainer writes before a checkpoint is published: all ranks, also those of an old start that goes on."""
+    return folder.checkpoints / of_this_attempt(".writing")
 
 
 def published(folder: RunFolder) -> list[tuple[int, Path]]:
@@ -61,12 +60,12 @@ def publish(folder: RunFolder, step: int, keep: int, best: Best | None = None) -
         write_json(written / BEST, asdict(best))
     files = {str(file.relative_to(written)): file.stat().st_size for file in written.rglob("*") if file.is_file()}
     write_json(written / MANIFEST, files)
-    publish_folder(written, final)
+    folder.publish(written, final)
     if best:
-        write_json(folder.checkpoints / BEST, asdict(best))
+        folder.write_json(folder.checkpoints / BEST, asdict(best))
     spare = [path for path in removable(folder, best) if not path.name.startswith(DAMAGED)]
     for old in spare[: max(0, len(published(folder)) - keep)]:
-        _remove(old)
+        _remove(folder, old)
     return final
 
 
@@ -108,7 +107,7 @@ def make_room(
     while spare and free(folder.path) < needed:
         old = spare.pop(0)
         log.warning("%s takes %s, %s are free: removing %s", what, in_words(needed), in_words(free(folder.path)), old)
-        _remove(old)
+        _remove(folder, old)
 
 
 def ways_out(folder: RunFolder, there: int) -> str:
@@ -128,6 +127,7 @@ def set_damaged_aside(folder: RunFolder) -> None:
         if not found:
             return
         aside = path.with_name(f"{DAMAGED}{path.name}")
+        folder.check_ours()
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
         log.warning("the checkpoint of step %d is damaged (%s): moved to %s, an older one is used", step, found, aside)
@@ -159,8 +159,9 @@ def _sizes_of(checkpoint: Path) -> dict[str, int]:
     return sizes
 
 
-def _remove(path: Path) -> None:
+def _remove(folder: RunFolder, path: Path) -> None:
     """A checkpoint disappears whole too: a half-removed one must not be resumed from."""
+    folder.check_ours()
     hidden = path.with_name(f".removing-{path.name}")
     path.rename(hidden)
     shutil.rmtree(hidden)

@@ -59,6 +59,12 @@ def slurm_attempt() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def this_attempt() -> str:
+    """Which start of which SLURM job this process belongs to: ``123_4-2``; empty outside of SLURM."""
+    job_id = slurm_job_id()
+    return f"{job_id}-{slurm_attempt()}" if job_id else ""
+
+
 def submitting_environment() -> dict[str, str]:
     """Of this shell, for sbatch: without what it knows of a job that it may itself be running in."""
     inside = "SLURM_JOB_ID" in os.environ
@@ -88,7 +94,7 @@ def slurm_job() -> SlurmJob:
 
 def attempt_name() -> str:
     """Of this start of a job, for what must not be mixed up with another one's."""
-    return f"{slurm_job_id() or 'local'}-{slurm_attempt()}"
+    return this_attempt() or "local"
 
 
 def slurm_hosts() -> list[str]:

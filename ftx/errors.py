@@ -21,3 +21,10 @@ class Interrupted(BaseException):
 
     Not an ``Exception``, so that no broad handler on the way swallows it.
     """
+
+
+class Fenced(BaseException):
+    """Another process has taken this run over: this one must not write another word about it.
+
+    Not an ``Exception`` either: whoever explains a failure would write that down.
+    """

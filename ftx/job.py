@@ -20,18 +20,19 @@ from ftx.config.schema import RunConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.distributed import end_process, join, leave, rank_of
 from ftx.environment import Rank, announce_cpu, slurm_hosts, slurm_job_id
-from ftx.errors import ExitCode, Interrupted, UserError
+from ftx.errors import ExitCode, Fenced, Interrupted, UserError
 from ftx.heartbeat import beat, remove_old_beats, watched
-from ftx.lock import Held, lock
+from ftx.holding import hold, newer_start
+from ftx.lock import Held, nobody
 from ftx.models import load_model, load_trained, trainable
 from ftx.precision import computing, set_device_options
-from ftx.processes import die_with
+from ftx.processes import Holder, die_with
 from ftx.rank_failure import RankFailure, first_failure, note_failure
 from ftx.resume import make_readable
 from ftx.run_folder import RunFolder, remove_leftovers
 from ftx.scores import describe
 from ftx.scoring import check_task, keep_result, score_task
-from ftx.stopping import StopRequest, listening
+from ftx.stopping import WARNING, StopRequest, listening
 from ftx.strategies import forget_sharing
 from ftx.tasks.task import TaskInput
 from ftx.tracking import Tracker
@@ -40,26 +41,36 @@ from ftx.trainer import train
 log = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+WARNED = f"warned of the time limit ({WARNING.name}): goes on when SLURM starts it again"
 
 
-def run_job(folder: RunFolder) -> ExitCode:
+def run_job(folder: RunFolder, supersedes: Callable[[Holder], bool] = nobody) -> ExitCode:
     """Bring the run in ``folder`` to its end, and say in status.json how it ended.
 
-    Of several ranks the first one does both; the others take part in the training.
+    Of several ranks the first one does both; the others take part in the training. An earlier start of the same SLURM
+    job is taken over, and so is whoever ``supersedes`` says yes to; who loses the run writes no more about it.
     """
     run = folder.read_run()
     if run.hardware.device == "cpu":
         announce_cpu()
     rank = rank_of(run)
-    try:
-        with listening() as stop, _seen_by_a_watchdog(folder, run, rank):
-            if not rank.is_main:
-                return _other_rank(folder, run, rank, stop)
-            with lock(folder.lock, job_id=slurm_job_id()):
-                return _held_job(folder, run, stop)
-    except Held as held:
-        progress.say(f"{folder.name} is {held}; left alone")
-        return ExitCode.FAILED
+    with listening() as stop, _seen_by_a_watchdog(folder, run, rank):
+        if not rank.is_main:
+            return _other_rank(folder, run, rank, stop)
+        try:
+            with hold(folder, stop, supersedes, queued=on_slurm(run)) as ours:
+                return _held_job(ours, run, stop)
+        except Held as held:
+            progress.say(f"{folder.name} is {held}; left alone")
+            return ExitCode.FAILED
+        except Fenced as fenced:
+            log.error("%s", fenced)
+            return ExitCode.FAILED
+
+
+def on_slurm(run: RunConfig) -> bool:
+    """Whether SLURM started it, and starts it again after its time limit."""
+    return run.launcher.name == "slurm"
 
 
 def _seen_by_a_watchdog(folder: RunFolder, run: RunConfig, rank: Rank) -> AbstractContextManager[None]:
@@ -69,7 +80,9 @@ def _seen_by_a_watchdog(folder: RunFolder, run: RunConfig, rank: Rank) -> Abstra
 
 
 def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest) -> ExitCode:
-    """The job once nobody else can be at it; every way out leaves a state and a reason."""
+    """The job once nobody else can be at it; every way out leaves a state and a reason, or raises Fenced."""
+    remove_leftovers(folder)
+    remove_old_beats(folder)
     folder.write_status(state="running", reason="", job_id=slurm_job_id())
     with Tracker(folder, run) as tracker:
         try:
@@ -77,6 +90,7 @@ def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest) -> ExitCode:
                 _train_and_score(folder, run, stop, tracker.hear)
             state, reason, code = "finished", "", ExitCode.FINISHED
         except (Exception, Interrupted) as error:
+            folder.check_ours()
             state, reason, code = _how_it_ended(folder, run, error)
         tracker.end(state, reason)
     # Only now, with everything sent: a run killed before this line comes back and sends what is missing.
@@ -93,6 +107,9 @@ def _how_it_ended(folder: RunFolder, run: RunConfig, error: BaseException) -> tu
     if first is not None:  # what went wrong here is only that the other rank is gone
         log.error("%s", first)
         return "failed", str(first), ExitCode.USER_MISTAKE if first.mistake else ExitCode.FAILED
+    if isinstance(error, Interrupted) and str(error) == WARNING.name and on_slurm(run):
+        progress.say(WARNED)
+        return "pending", WARNED, ExitCode.INTERRUPTED
     if isinstance(error, Interrupted):
         progress.say(f"interrupted ({error}); the same command resumes it")
         return "interrupted", str(error), ExitCode.INTERRUPTED
@@ -115,6 +132,9 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
     except Interrupted:
         return ExitCode.INTERRUPTED
     except Exception as error:
+        if (at_it := newer_start(folder)) is not None:
+            log.error("%s has taken %s over: this process ends", at_it, folder.name)
+            return ExitCode.FAILED
         log.error("%s", traceback.format_exc())
         mistake = isinstance(error, UserError)
         reason = str(error) if mistake else f"{type(error).__name__}: {error}"
@@ -124,8 +144,6 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
 
 def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_row: Callable[[], None]) -> None:
     _set_up(run)
-    remove_leftovers(folder)
-    remove_old_beats(folder)
     _check_allocation(folder, run)
     set_damaged_aside(folder)
     prepared = prepare(run)

@@ -5,15 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ftx.run_folder import write_text
+from ftx.run_folder import RunFolder
 
 # Where the newest row is looked for: many rows long.
 TAIL_BYTES = 1 << 16
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row; it is on its way to the disk when this returns."""
+def append(folder: RunFolder, path: Path, row: dict[str, Any]) -> None:
+    """Add a row to a file of the run; it is on its way to the disk when this returns.
+
+    Raises Fenced. Opened before the last look at the lock: whoever takes the run over puts another file in its place
+    (``cut_after``), and the row of one who slept in between goes to the old one.
+    """
     with path.open("a", encoding="utf-8") as file:
+        folder.check_ours()
         file.write(json.dumps(row) + "\n")
 
 
@@ -32,11 +37,12 @@ def last_training_row(path: Path) -> dict[str, Any]:
     return next((json.loads(line) for line in reversed(lines) if b'"train_loss"' in line and line[:1] == b"{"), {})
 
 
-def cut_after(path: Path, step: int) -> int:
+def cut_after(folder: RunFolder, step: int) -> int:
     """Keep the rows up to ``step``; later ones, which a resume writes again, move to ``metrics.cut-<n>.jsonl``.
 
-    Returns how many rows were moved.
+    What is kept is in a new file, also where nothing is cut. Returns how many rows were moved.
     """
+    path = folder.metrics
     if not path.exists():
         return 0
     rows = read(path)
@@ -46,8 +52,8 @@ def cut_after(path: Path, step: int) -> int:
         number = 1
         while (aside := path.with_name(f"metrics.cut-{number}.jsonl")).exists():
             number += 1
-        write_text(aside, _lines(cut))
-    write_text(path, _lines(kept))
+        folder.write_text(aside, _lines(cut))
+    folder.write_text(path, _lines(kept))
     return len(cut)
 
 

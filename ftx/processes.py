@@ -29,9 +29,12 @@ class Holder:
     """Boot and pid namespace: only where both are ours does ``pid`` mean anything to us."""
     token: str
     """Random: tells two locks of one process apart."""
+    attempt: int = 0
+    """How often SLURM had started the job before."""
 
     def __str__(self) -> str:
         job = f", job {self.job_id}" if self.job_id else ""
+        job += f", attempt {self.attempt}" if self.attempt else ""
         return f"process {self.pid} on {self.host}{job}" if self.pid else "an unknown process"
 
 
@@ -39,7 +42,7 @@ UNKNOWN = Holder(host="unknown", pid=0, started=0.0, job_id=None, since="", boot
 """Stands for the holder of a lock file that cannot be read."""
 
 
-def this_process(job_id: str | None) -> Holder:
+def this_process(job_id: str | None, attempt: int = 0) -> Holder:
     """Ourselves, as a holder with a new token."""
     process = _state_and_start(os.getpid())
     return Holder(
@@ -50,7 +53,13 @@ def this_process(job_id: str | None) -> Holder:
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         boot=_boot(),
         token=os.urandom(8).hex(),
+        attempt=attempt,
     )
+
+
+def is_earlier_attempt(holder: Holder, job_id: str | None, attempt: int) -> bool:
+    """Whether it is of the same job, from before SLURM started it again: whatever it still does, its time is over."""
+    return job_id is not None and holder.job_id == job_id and holder.attempt < attempt
 
 
 def is_here(holder: Holder) -> bool:

@@ -1,18 +1,18 @@
 """A window of steps under PyTorch's profiler, as a trace for chrome://tracing or https://ui.perfetto.dev."""
 
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ftx import progress
+from ftx.run_folder import RunFolder
 
 
 class ProfileWindow:
-    """Records the optimizer steps ``first`` to ``last`` into ``folder``, each under the mark ``step <n>``."""
+    """Records the optimizer steps ``first`` to ``last`` into ``profile/``, each under the mark ``step <n>``."""
 
-    def __init__(self, steps: list[int], folder: Path) -> None:
+    def __init__(self, steps: list[int], folder: RunFolder) -> None:
         """``steps``: first and last; none: nothing is recorded."""
         self._first, self._last = steps or (0, 0)
         self._folder = folder
@@ -46,8 +46,9 @@ class ProfileWindow:
         if self._profile is None:
             return
         self._profile.stop()
-        self._folder.mkdir(exist_ok=True)
-        file = self._folder / f"steps-{self._began}-{step}.json.gz"
+        self._folder.check_ours()
+        self._folder.profile.mkdir(exist_ok=True)
+        file = self._folder.profile / f"steps-{self._began}-{step}.json.gz"
         self._profile.export_chrome_trace(str(file))
         self._profile, self._recorded = None, True
         progress.say(f"profile: {file} (open it in https://ui.perfetto.dev)")

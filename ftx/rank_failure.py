@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ftx.environment import slurm_attempt
-from ftx.run_folder import RunFolder, write_text
+from ftx.run_folder import FIRST_FAILURE, RunFolder, of_this_attempt, write_text
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def in_words(ranks: Sequence[int]) -> str:
 
 def note_failure(folder: RunFolder, failure: RankFailure) -> None:
     """Keep it unless another rank was first."""
-    mine = folder.path / f".rank-{failure.rank}.failed"
+    mine = folder.path / of_this_attempt(f".rank-{failure.rank}.failed")
     write_text(mine, json.dumps(asdict(failure)))
     try:
         _file(folder).hardlink_to(mine)
@@ -57,5 +56,4 @@ def forget_failure(folder: RunFolder) -> None:
 
 
 def _file(folder: RunFolder) -> Path:
-    """Of this start only: ranks of an earlier one, cut off from SLURM, may still write theirs."""
-    return folder.path / f".first-failure-{slurm_attempt()}"
+    return folder.path / of_this_attempt(FIRST_FAILURE)

@@ -26,7 +26,7 @@ from ftx.config.training_checks import TORCH_OPTIMIZERS
 from ftx.disk import DiskFull, free_bytes, in_words
 from ftx.distributed import barrier, is_main
 from ftx.errors import UserError
-from ftx.run_folder import RunFolder, write_json
+from ftx.run_folder import RunFolder, of_this_attempt, write_json
 
 WRITTEN_BY = "written_by.json"
 # What lies beside the weights in a checkpoint, in Hugging Face layout.
@@ -98,7 +98,7 @@ def make_readable(folder: RunFolder, run: RunConfig) -> None:
 
 def converted_folder(folder: RunFolder) -> Path:
     """Where the parts of a ZeRO checkpoint are put together, for as long as it takes to read them."""
-    return folder.checkpoints / ".converted"
+    return folder.checkpoints / of_this_attempt(".converted")
 
 
 def _describe(run: RunConfig) -> str:

@@ -1,11 +1,18 @@
-"""A run's folder, the interface between everything that writes about a run and everything that reads it."""
+"""A run's folder, the interface between everything that writes about a run and everything that reads it.
 
+An old start of a run may go on beside the new one: its node was cut off, or SLURM could not end it. The lock tells them
+apart. A file is complete under another name before the last look at the lock, and then renamed; the new start puts all
+such files away first. So what the old one renames after that look is no longer there, however long it slept between.
+"""
+
+import fnmatch
 import json
 import os
 import shutil
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +20,13 @@ from typing import Any
 from ftx.config.identity import run_hash
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_from_yaml, run_to_yaml
-from ftx.environment import attempt_name
+from ftx.environment import attempt_name, this_attempt
+from ftx.errors import Fenced
+from ftx.lock import Lock, holder
 
 STATES = ("pending", "running", "interrupted", "failed", "finished")
+# Which rank failed first: see rank_failure.
+FIRST_FAILURE = ".first-failure"
 _STATUS_LOCK = threading.Lock()
 
 
@@ -54,6 +65,8 @@ class RunFolder:
     """Paths inside a run's folder. What is not there yet reads as empty."""
 
     path: Path
+    held: Lock | None = field(default=None, compare=False, repr=False)
+    """The run's lock, for whoever brings the run on: all it writes, it writes while the lock is its own."""
 
     @property
     def name(self) -> str:
@@ -109,6 +122,29 @@ class RunFolder:
     def predictions(self, task: str) -> Path:
         return self.path / "predictions" / f"{task}.jsonl"
 
+    def check_ours(self) -> None:
+        """Right before whatever is written; raises Fenced where the lock that we held is ours no longer."""
+        if self.held is not None and not self.held.is_ours():
+            raise Fenced(self.why_not_ours())
+
+    def why_not_ours(self) -> str:
+        """Of a run whose lock we have lost."""
+        now_at_it = holder(self.lock)
+        why = f"{now_at_it} has taken {self.name} over" if now_at_it else f"the lock on {self.name} is gone"
+        return f"{why}: this process leaves the run alone and ends"
+
+    def write_text(self, path: Path, text: str) -> None:
+        """A file of the run's; raises Fenced."""
+        write_text(path, text, self.check_ours)
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """The same for json."""
+        write_json(path, value, self.check_ours)
+
+    def publish(self, written: Path, final: Path) -> None:
+        """Give a complete folder the name that readers look for; raises Fenced."""
+        publish_folder(written, final, self.check_ours)
+
     def read_run(self) -> RunConfig:
         return run_from_yaml((self.path / "run.yaml").read_text(encoding="utf-8"), self.path / "run.yaml")
 
@@ -120,7 +156,7 @@ class RunFolder:
         """Change some of it; the thread that sends to MLflow and the run itself both do."""
         with _STATUS_LOCK:
             status = replace(self.read_status(), **changes)
-            write_json(self.path / "status.json", asdict(status))
+            self.write_json(self.path / "status.json", asdict(status))
             return status
 
     def read_membership(self) -> Membership | None:
@@ -128,7 +164,7 @@ class RunFolder:
         return Membership(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
     def write_membership(self, membership: Membership) -> None:
-        write_json(self.path / "membership.json", asdict(membership))
+        self.write_json(self.path / "membership.json", asdict(membership))
 
     def read_ticket(self, phase: str = "all") -> Ticket | None:
         """Where the run was submitted last; None for one that never was. ``score`` may have a job of its own."""
@@ -210,45 +246,80 @@ def move_aside(folder: RunFolder) -> Path | None:
     return aside
 
 
-def write_text(path: Path, text: str) -> None:
-    """The file appears complete or not at all, also when the writer is killed or the machine stops."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def of_this_attempt(name: str) -> str:
+    """A name that no other start of the run uses: what is unfinished in it nobody else adds to or takes for his."""
+    attempt = this_attempt()
+    return f"{name}-{attempt}" if attempt else name
+
+
+def _always() -> None:
+    """Nothing that could forbid a write."""
+
+
+def write_text(path: Path, text: str, check: Callable[[], None] = _always) -> None:
+    """The file appears complete or not at all, also when the writer is killed or the machine stops.
+
+    ``check`` raises what forbids it, when all is ready.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        check()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, check: Callable[[], None] = _always) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", check)
 
 
 def remove_leftovers(folder: RunFolder) -> None:
-    """What a killed writer left behind; only whoever holds the run's lock may do it."""
-    for pattern in (".model.*", "checkpoints/.*", "weights/.*", "**/.*.tmp", ".allocation-*"):
+    """What a killed writer left behind, and what one who lost the run is still at; only for who has taken the lock."""
+    for pattern in (".model.*", ".first-failure-*", ".allocation-*", ".code-*", "checkpoints/.*", "weights/.*"):
         for leftover in folder.path.glob(pattern):
             if leftover.is_dir():
-                shutil.rmtree(leftover)
-            elif not leftover.name.startswith(f".{folder.lock.name}."):  # others may be asking for the lock
+                _put_away(leftover)
+            elif leftover.name != of_this_attempt(FIRST_FAILURE):  # another of our ranks may have been quick
                 leftover.unlink(missing_ok=True)
+    for top, _, names in os.walk(folder.path):
+        for name in fnmatch.filter(names, ".*.tmp"):
+            if not name.startswith(f".{folder.lock.name}."):  # others may be asking for the lock
+                Path(top, name).unlink(missing_ok=True)
 
 
-def publish_folder(written: Path, final: Path) -> None:
-    """Rename a complete folder to where readers look for it, replacing what was there."""
+def _put_away(hidden: Path) -> None:
+    """Remove a folder, in one step for whoever would publish it at this moment: a half of it must not get a name."""
+    away = hidden.with_name(f"{hidden.name}.{os.urandom(8).hex()}")
+    with suppress(FileNotFoundError):
+        hidden.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def publish_folder(written: Path, final: Path, check: Callable[[], None] = _always) -> None:
+    """Rename a complete folder to where readers look for it, replacing what was there.
+
+    ``check`` raises what forbids it, when all is ready.
+    """
     for file in written.rglob("*"):
         if file.is_file():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+    final.parent.mkdir(parents=True, exist_ok=True)
+    replaced = final.with_name(f".{final.name}.{os.urandom(8).hex()}.replaced")
+    check()
     if final.exists():
-        replaced = final.with_name(f".{final.name}.replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
         final.rename(replaced)
+    try:
         written.rename(final)
-        shutil.rmtree(replaced)
-    else:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        written.rename(final)
+    except OSError:  # put away by a new start of the run: then it is that one's folder which was moved
+        with suppress(OSError):
+            replaced.rename(final)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def now() -> str:

@@ -20,7 +20,7 @@ from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, says_full, size_of
 from ftx.distributed import is_main
 from ftx.heartbeat import beat
-from ftx.run_folder import RunFolder, publish_folder
+from ftx.run_folder import RunFolder, of_this_attempt
 
 # Random states, Trainer's own record, configurations, the tokenizer.
 SMALL_FILES = 1 << 20
@@ -128,7 +128,10 @@ class Saver:
         """Write ``model/``."""
         self._write("model/", self._folder.model)
         if is_main():
-            shutil.rmtree(checkpoints.writing_folder(self._folder), ignore_errors=True)
+            # Also what late ranks of an old start have written since.
+            self._folder.check_ours()
+            for unfinished in self._folder.checkpoints.glob(".*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     def best_checkpoint(self, last_step: int) -> Path | None:
         """Whose weights ``model/`` gets; None where those of the last step are right."""
@@ -163,13 +166,14 @@ class Saver:
         if is_main():
             checkpoints.make_room(self._folder, self._sizes.model, what, self.best)
         self._writing = what
-        writing = final.with_name(f".{final.name}.writing")
+        writing = final.with_name(of_this_attempt(f".{final.name}.writing"))
         self._write_model(writing)
         if is_main():
-            publish_folder(writing, final)
+            self._folder.publish(writing, final)
             self._sizes = replace(self._sizes, model=size_of(final))
         self._writing = ""
 
 
 def _half_written(folder: RunFolder) -> list[Path]:
-    return [checkpoints.writing_folder(folder), *folder.path.glob(".model.*"), *folder.weights.glob(".*")]
+    unfinished = of_this_attempt(".*.writing")
+    return [checkpoints.writing_folder(folder), *folder.path.glob(unfinished), *folder.weights.glob(unfinished)]

@@ -6,7 +6,7 @@ from typing import Any
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import Prepared
 from ftx.figures import save
-from ftx.run_folder import RunFolder, scoring_settings, write_json, write_text
+from ftx.run_folder import RunFolder, scoring_settings
 from ftx.tasks import classification, loss
 from ftx.tasks.task import TaskInput, TaskResult
 
@@ -29,11 +29,12 @@ def keep_result(folder: RunFolder, run: RunConfig, task: str, result: TaskResult
     """Write predictions and figures, then the scores, then what they were scored with; returns all scores so far."""
     folder.predictions(task).parent.mkdir(exist_ok=True)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in result.predictions)
-    write_text(folder.predictions(task), lines)
+    folder.write_text(folder.predictions(task), lines)
     folder.figures.mkdir(exist_ok=True)
     for name, figure in result.figures.items():
+        folder.check_ours()
         save(figure, folder.figures / name)
     scores = {**folder.read_scores(), task: result.scores}
-    write_json(folder.path / "scores.json", scores)
-    write_json(folder.path / "scored_with.json", {**folder.read_scored_with(), task: scoring_settings(run)})
+    folder.write_json(folder.path / "scores.json", scores)
+    folder.write_json(folder.path / "scored_with.json", {**folder.read_scored_with(), task: scoring_settings(run)})
     return scores

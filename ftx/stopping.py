@@ -1,6 +1,13 @@
-"""Ctrl-C and SIGTERM: training stops at the next step with a checkpoint, other work stops at once."""
+"""Ctrl-C, SIGTERM and SIGUSR2: training stops at the next step with a checkpoint, other work stops at once.
 
+SIGUSR2 is what SLURM warns with, before the time limit or a preemption. Some sites send it to every descendant of a
+task: data workers, compilers, whatever would die of it. A mask is inherited by ``fork`` and ``exec``, a handler is not;
+so a SLURM task blocks it, and a thread waits for it and tells the main thread.
+"""
+
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -8,17 +15,26 @@ from types import FrameType
 from ftx.errors import Interrupted
 
 RETRY_SECONDS = 0.02
+# How long the end of ``listening`` waits for the thread that waits for a warning.
+WAIT_SECONDS = 0.2
+WARNING = signal.SIGUSR2
 # An exception out of a signal handler would leave the import lock taken here, and get lost there.
 FRAGILE_FILES = ("<frozen importlib", "<frozen zipimport")
 FRAGILE_FUNCTIONS = ("__del__",)
+# A warning that the waiting thread has heard, and the main thread not yet.
+_WARNED = threading.Event()
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop; a second time always raises Interrupted, whatever is at work."""
+    """Whether somebody asked the run to stop; a second time raises Interrupted, whatever is at work.
+
+    A warning is never a second time: whoever repeats it is in no hurry.
+    """
 
     def __init__(self) -> None:
         self.reason = ""
         self._at_once = False
+        self._process = os.getpid()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -43,11 +59,24 @@ class StopRequest:
             self._at_once = before
 
     def receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            _as_without_us(number)
+            return
+        if self.reason and number == WARNING:
+            return
         self._at_once = self._at_once or bool(self.reason)
         self.reason = signal.Signals(number).name
-        self.raise_soon(number, frame)
+        self._raise_soon(frame)
 
-    def raise_soon(self, number: int, frame: FrameType | None) -> None:
+    def look_again(self, number: int, frame: FrameType | None) -> None:
+        """At the warning that the waiting thread has heard, or at a signal that came amid what must not be broken."""
+        if _WARNED.is_set():
+            _WARNED.clear()
+            self.receive(WARNING, frame)
+        else:
+            self._raise_soon(frame)
+
+    def _raise_soon(self, frame: FrameType | None) -> None:
         """Now, or at the first look after what must not be broken off."""
         if self._at_once and _is_fragile(frame):
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
@@ -63,15 +92,56 @@ def _is_fragile(frame: FrameType | None) -> bool:
     return False
 
 
+def _as_without_us(number: int) -> None:
+    """In a forked process, which has our handlers, but not our work: it may be ended, and is not warned."""
+    if number != WARNING:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+
+def block_warning_signal() -> None:
+    """First thing in a SLURM task: threads and processes that were started before would get the signal unblocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {WARNING})
+
+
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Handle SIGINT and SIGTERM; the handlers of before come back afterwards."""
+    """Handle SIGINT, SIGTERM and SIGUSR2; the handlers of before come back afterwards."""
     request = StopRequest()
-    handlers = {signal.SIGINT: request.receive, signal.SIGTERM: request.receive, signal.SIGALRM: request.raise_soon}
+    handlers = {
+        signal.SIGINT: request.receive,
+        signal.SIGTERM: request.receive,
+        WARNING: request.receive,
+        signal.SIGALRM: request.look_again,
+    }
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield request
+        with _hearing_of_warnings():
+            yield request
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _hearing_of_warnings() -> Iterator[None]:
+    """Where they are blocked: whoever of several threads hears one, tells it to the innermost that listens."""
+    if WARNING not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        yield
+        return
+    done = threading.Event()
+
+    def wait() -> None:
+        while not done.is_set():
+            if signal.sigtimedwait({WARNING}, WAIT_SECONDS):
+                _WARNED.set()
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=wait, name="waiting for a warning", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

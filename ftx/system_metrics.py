@@ -5,12 +5,12 @@ Rows are taken where training rows are written, by the same thread: nothing runs
 
 import logging
 import time
-from pathlib import Path
 
 import psutil
 import torch
 
 from ftx import metrics_log
+from ftx.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ SECONDS = 5.0
 class SystemMetrics:
     """Appends a row now and then; CPU figures are means since the row before."""
 
-    def __init__(self, file: Path, *, enabled: bool) -> None:
-        self._file, self._enabled = file, enabled
+    def __init__(self, folder: RunFolder, *, enabled: bool) -> None:
+        self._folder, self._enabled = folder, enabled
         self._process, self._sampled = psutil.Process(), 0.0
         self._has_nvml = True
         # The first call only begins to measure.
@@ -46,7 +46,7 @@ class SystemMetrics:
             free, total = torch.cuda.mem_get_info()
             row["system/gpu_memory_gib"] = (total - free) / 2**30
             row |= self._from_nvml()
-        metrics_log.append(self._file, row)
+        metrics_log.append(self._folder, self._folder.system, row)
 
     def _from_nvml(self) -> dict[str, float]:
         """Utilisation and power of this process's GPU, as far as NVIDIA's library is here."""

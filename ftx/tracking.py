@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from ftx import metrics_log
 from ftx.config.keys import flat
 from ftx.config.schema import RunConfig, TrackingConfig
+from ftx.errors import Fenced
 from ftx.metric_points import ROW_KINDS, TrainingTime, kind_of, later_than, points_of
 from ftx.run_folder import RunFolder
+from ftx.while_ours import while_ours
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,6 +36,8 @@ STATE_OF = {
 SQLITE = "sqlite:///"
 ROWS_IN_BATCH = 60
 SEND_SECONDS = 5.0
+# How long a batch may be on its way that was sent before its sender lost the run: longer than a client waits.
+SETTLE_SECONDS = 20.0
 
 
 def client(tracking: TrackingConfig) -> "MlflowClient":
@@ -159,12 +163,16 @@ class Tracker:
     def _work(self) -> None:
         sender = Sender(self._folder, self._run)
         ended = False
+        if self._folder.held is not None and self._folder.held.taken_from is not None:
+            self._ending.wait(SETTLE_SECONDS)
         while not ended:
             self._news.wait()
             self._news.clear()
             ended = self._ending.is_set()
             try:
                 sender.send(self._state, self._reason)
+            except Fenced:  # whoever has the run now sends the rest
+                return
             except Exception as error:
                 self._warn(error)
                 # What of it arrived is for MLflow to say: the answer may have got lost, not the rows.
@@ -195,7 +203,7 @@ class Sender:
 
     def send(self, state: str, reason: str) -> None:
         """The run itself, the rows it does not have, at the end scores and figures, and the state."""
-        tracking = client(self._run.tracking)
+        tracking = while_ours(client(self._run.tracking), self._folder)
         if self._there is None:
             there = _ensure_run(tracking, self._folder, self._run)
             self._sent = {kind: _last_step(tracking, there.run_id, kind) for kind in ROW_KINDS}
@@ -208,8 +216,8 @@ class Sender:
             tracking.update_run(mlflow_id, status=STATE_OF[state])
         else:
             _send_scores(tracking, mlflow_id, self._folder)
-            tracking.set_tag(mlflow_id, "ftx.reason", reason[:500])
             tracking.set_terminated(mlflow_id, STATE_OF[state])
+        tracking.set_tag(mlflow_id, "ftx.reason", reason[:500])
         tracking.set_tag(mlflow_id, "ftx.state", state)
         self._said_state = state
 

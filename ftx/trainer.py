@@ -32,7 +32,7 @@ from ftx.resume import WholeState, converted_folder, copy_saved_weights, load_sa
 from ftx.run_folder import RunFolder
 from ftx.saving import Saver
 from ftx.schedules import scheduler_arguments, training_steps
-from ftx.stopping import StopRequest
+from ftx.stopping import WARNING, StopRequest
 from ftx.strategies import (
     fsdp_precision,
     let_accelerate_shard_on_cpu,
@@ -128,7 +128,14 @@ def train(
     ):
         _train_to_the_end(trainer, saver, resume, length)
     if any_of(bool(stop.reason)):
-        raise Interrupted(stop.reason or "another rank was told to stop")
+        raise Interrupted(_reason_of_all(stop))
+
+
+def _reason_of_all(stop: StopRequest) -> str:
+    """Ranks are not told at the same moment, and some perhaps never."""
+    if any_of(stop.reason == WARNING.name):
+        return WARNING.name
+    return stop.reason or "another rank was told to stop"
 
 
 def _train_to_the_end(trainer: "_Trainer", saver: Saver, resume: tuple[int, Path] | None, length: Length) -> None:
@@ -205,7 +212,7 @@ def _utilisation(
 
 def _go_on_from(resume: tuple[int, Path] | None, folder: RunFolder, token_loss: TokenLoss) -> None:
     """For rank 0: rows behind the checkpoint are cut, and the sum for the next row is the one it had."""
-    metrics_log.cut_after(folder.metrics, resume[0] if resume else -1)
+    metrics_log.cut_after(folder, resume[0] if resume else -1)
     if resume:
         token_loss.restore(json.loads((resume[1] / LOSS_STATE).read_text(encoding="utf-8")))
 

@@ -15,6 +15,7 @@ from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.environment import Rank, Rendezvous, child_environment, processors
 from ftx.errors import ExitCode, Interrupted
+from ftx.lock import holder
 from ftx.processes import die_with
 from ftx.rank_failure import RankFailure, first_failure, forget_failure, note_failure
 from ftx.run_folder import RunFolder
@@ -144,10 +145,8 @@ class _Watch:
         was_told = self._stop.reason and code == ExitCode.INTERRUPTED
         if first is None or was_told or code in (ExitCode.FINISHED, ExitCode.USER_MISTAKE):
             return ExitCode(code) if code in set(ExitCode) else ExitCode.FAILED
-        if code < 0:
+        if holder(self._folder.lock) is None:  # else somebody else has it, who says how it is
             say_state(self._folder, "failed", str(first))
-        else:
-            self._folder.write_status(state="failed", reason=str(first))
         where = f"; see {self._folder.log_of(first.rank)}" if first.rank else ""
         progress.say(f"failed: {first}{where}")
         return ExitCode.FAILED

@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from slurm_job import Job, submitted
 from verb_process import TINY, Ended, Verb, start
 
 from ftx.run_folder import RunFolder
@@ -84,6 +86,22 @@ def new_place(tmp_path_factory) -> Callable[[], Place]:
 @pytest.fixture
 def place(new_place) -> Place:
     return new_place()
+
+
+@pytest.fixture
+def submit(place) -> Iterator[Callable[..., Job]]:
+    """Describes the run of these words in ``place``; whatever of its tasks is left when the test is over is ended."""
+    jobs: list[Job] = []
+
+    def describe(*words: str) -> Job:
+        jobs.append(submitted(place, *words))
+        return jobs[-1]
+
+    yield describe
+    for task in [task for job in jobs for task in job.tasks]:
+        with suppress(ProcessLookupError):
+            os.killpg(task.process.pid, signal.SIGKILL)
+        task.killed()
 
 
 class Said(logging.Handler):

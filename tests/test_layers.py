@@ -14,6 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "ftx.run_folder",
         "ftx.lock",
+        "ftx.lock_file",
         "ftx.processes",
         "ftx.provenance",
         "ftx.metrics_log",
@@ -24,6 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.figures",
         "ftx.scores",
         "ftx.tracking",
+        "ftx.holding",
+        "ftx.while_ours",
         "ftx.templates",
         "ftx.throughput",
         "ftx.stopping",

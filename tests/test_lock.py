@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from ftx.lock import LITTER_SECONDS, Held, acquire_or_wait, holder, lock
-from ftx.processes import UNKNOWN, Holder
+from ftx.lock import Held, acquire_or_wait, holder, lock
+from ftx.lock_file import LITTER_SECONDS
+from ftx.processes import UNKNOWN, Holder, is_earlier_attempt
 
 DEADLINE = 60
 REPOSITORY = Path(__file__).parents[1]
@@ -26,6 +27,7 @@ PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
 from ftx.lock import Held, acquire_or_wait, lock
+from ftx.processes import is_earlier_attempt
 
 path = Path(sys.argv[1])
 
@@ -67,6 +69,36 @@ os.rename = rename_when_told
 
 DIE_AFTER_CLAIM = """
 os.rename = lambda source, target: die()
+"""
+
+PAUSE_BEFORE_REMOVAL = """
+unlink = os.unlink
+def unlink_when_told(file):
+    if Path(file) == path:
+        say("before removal")
+        sys.stdin.readline()
+    unlink(file)
+os.unlink = unlink_when_told
+"""
+
+ATTEMPT = """
+def is_over(holder):
+    return is_earlier_attempt(holder, "812", attempt)
+
+attempt = int(sys.stdin.readline())
+held = None
+while held is None:
+    try:
+        with lock(path, job_id="812", attempt=attempt, supersedes=is_over, heartbeat_seconds=0.001) as held:
+            say("held")
+            while sys.stdin.readline() == "?\\n":
+                say(held.is_ours())
+        say("released")
+    except Held as error:
+        if not is_over(error.holder):  # else one that is just about to take it
+            say(error)
+            break
+        time.sleep(0.001)
 """
 
 COMPETE = """
@@ -384,6 +416,133 @@ def test_the_claim_of_a_killed_taker_is_taken_over(path: Path, spawn: Spawn, me:
     with lock(path) as held:
         assert holder(path) == held.holder
         assert [name for name in files(path.parent) if not name.endswith(".tmp")] == ["lock"]
+
+
+# ---------------------------------------------------------------- whose time is over
+
+
+def over(holder: Holder) -> bool:
+    """What the second start of job 812 says."""
+    return is_earlier_attempt(holder, "812", 1)
+
+
+def test_an_earlier_attempt_loses_it_alive_and_leaves_it_alone(path: Path, spawn: Spawn) -> None:
+    """Also while its heart beats, a thousand times a second."""
+    old = spawn(ATTEMPT)
+    old.tell("0")
+    assert old.hear() == "held"
+    theirs = holder(path)
+    old.tell("?")
+    assert old.hear() == "True"
+    with lock(path, job_id="812", attempt=1, supersedes=over) as held:
+        assert held.taken_from == theirs
+        assert held.is_ours()
+        assert files(path.parent) == ["lock"]
+        old.tell("?")
+        assert old.hear() == "False"
+        old.tell()
+        assert old.hear() == "released"
+        assert holder(path) == held.holder
+        assert held.holder.attempt == 1
+    assert files(path.parent) == []
+
+
+@pytest.mark.parametrize(("job_id", "attempt"), [("812", 1), ("812", 2), ("813", 0), (None, 0)])
+def test_nobody_else_is_superseded(path: Path, job_id: str | None, attempt: int) -> None:
+    with lock(path, job_id=job_id, attempt=attempt) as held:
+        with pytest.raises(Held), lock(path, job_id="812", attempt=1, supersedes=over):
+            pass
+        assert held.is_ours()
+    assert not is_earlier_attempt(replace(held.holder, job_id=None), None, 9)
+
+
+def test_a_lock_from_before_there_were_attempts(path: Path, me: Holder) -> None:
+    written = asdict(replace(me, job_id="812"))
+    del written["attempt"]
+    path.write_text(json.dumps(written))
+    assert holder(path) == replace(me, job_id="812", attempt=0)
+    with lock(path, job_id="812", attempt=1, supersedes=over) as held:
+        assert held.taken_from == replace(me, job_id="812")
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_of_whom_a_lock_was_taken(path: Path, me: Holder, elsewhere: bool) -> None:
+    """Of a process that is surely gone, nobody has to be told."""
+    if elsewhere:
+        write(path, replace(me, host="elsewhere"), age=61)
+    else:
+        write_dead(path, me)
+    with lock(path) as held:
+        assert held.taken_from == (replace(me, host="elsewhere") if elsewhere else None)
+    with lock(path) as held:
+        assert held.taken_from is None
+
+
+def test_a_heartbeat_between_the_looks_saves_a_silent_holder_and_not_a_superseded_one(
+    path: Path, spawn: Spawn, me: Holder
+) -> None:
+    write(path, replace(me, host="elsewhere"), age=61)
+    taker = spawn(PAUSE_BEFORE_CLAIM + HOLD)
+    assert taker.hear() == "before claim"
+    os.utime(path)
+    taker.tell()
+    assert taker.hear().startswith(f"held by process {me.pid} on elsewhere ")
+    path.unlink()
+    with lock(path, job_id="812"):
+        taker = spawn(PAUSE_BEFORE_CLAIM + ATTEMPT)
+        taker.tell("1")
+        assert taker.hear() == "before claim"
+        os.utime(path)
+        taker.tell()
+        assert taker.hear() == "held"
+
+
+def test_what_is_being_removed_is_not_taken_over(path: Path, spawn: Spawn) -> None:
+    """The removal would hit the new lock."""
+    old = spawn(PAUSE_BEFORE_REMOVAL + ATTEMPT)
+    old.tell("0")
+    assert old.hear() == "held"
+    old.tell()
+    assert old.hear() == "before removal"
+    with pytest.raises(Held) as refused, lock(path, job_id="812", attempt=1, supersedes=over):
+        pass
+    assert refused.value.holder.pid == old.pid
+    old.tell()
+    assert old.hear() == "released"
+    assert files(path.parent) == []
+    with lock(path, job_id="812", attempt=1, supersedes=over) as held:
+        assert held.taken_from is None
+
+
+def test_what_is_being_taken_over_is_not_removed(path: Path, spawn: Spawn) -> None:
+    """A third one could get the place that falls free, and the taker would put his lock over that one's."""
+    taker = spawn(PAUSE_AFTER_CLAIM + ATTEMPT)
+    with lock(path, job_id="812") as held:
+        taker.tell("1")
+        assert taker.hear() == "after claim"
+    assert holder(path) == held.holder
+    with pytest.raises(Held), lock(path):
+        pass
+    taker.tell()
+    assert taker.hear() == "held"
+    assert not held.is_ours()
+    assert files(path.parent) == ["lock"]
+
+
+def test_of_eight_attempts_at_once_the_last_one_has_it(spawn: Spawn, path: Path) -> None:
+    children = [spawn(ATTEMPT) for _ in range(8)]
+    for attempt, child in enumerate(children):
+        child.tell(str(attempt))
+    said = [child.hear() for child in children]
+    assert said[-1] == "held"
+    at_it = [child for child, word in zip(children, said, strict=True) if word == "held"]
+    for child in at_it:
+        child.tell("?")
+    assert [child.hear() for child in at_it] == ["False"] * (len(at_it) - 1) + ["True"]
+    for child in at_it:
+        child.tell()
+    assert [child.hear() for child in at_it] == ["released"] * len(at_it)
+    assert files(path.parent) == []
 
 
 # ---------------------------------------------------------------- while it is held, and after

@@ -1,18 +1,20 @@
-"""Ctrl-C and SIGTERM: exit code 75, and the same command goes on as if nothing had been."""
+"""Ctrl-C, SIGTERM and SIGUSR2: exit code 75, and the run goes on as if nothing had been."""
 
 import os
 import select
 import signal
+import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from run_records import checkpoints_of, learned, same_weights
-from verb_process import DEADLINE_SECONDS, until
+from verb_process import DEADLINE_SECONDS, SERVER, descendants, until
 
 from ftx.errors import Interrupted
 from ftx.lock import holder
 from ftx.run_folder import RunFolder
-from ftx.stopping import listening
+from ftx.stopping import block_warning_signal, listening
 
 WORDS = ("schedule.epochs=2", "schedule.log_every=2", "schedule.eval_every=never")
 
@@ -43,7 +45,7 @@ def finishes_as_if_nothing_had_been(place, undisturbed):
     assert learned(place.folder()) == learned(undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 def test_while_training(place, undisturbed, number):
     run = place.start(*WORDS)
     until(lambda: is_training(place), run, "a training row")
@@ -121,6 +123,107 @@ def test_an_import_is_not_broken_off(tmp_path, monkeypatch):
     with listening() as stop, stop.at_once(), stop.deferred():
         signal.raise_signal(signal.SIGINT)
         assert stop.reason == "SIGINT"
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+
+
+WARNED = "warned of the time limit (SIGUSR2): goes on when SLURM starts it again"
+
+
+def warn(processes):
+    for process in processes:
+        os.kill(process, signal.SIGUSR2)
+
+
+def state_of_process(process):
+    """Z: it has died, and nobody has asked how."""
+    return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+
+
+def is_pending(place, ended):
+    assert ended.code == 75, ended
+    assert WARNED in ended.out
+    assert "Traceback" not in ended.err
+    status = place.folder().read_status()
+    assert (status.state, status.reason) == ("pending", WARNED)
+    logged = place.mlflow().get_run(status.mlflow_run_id)
+    assert (logged.info.status, logged.data.tags["ftx.reason"]) == ("SCHEDULED", WARNED)
+
+
+def is_finished(place, ended, undisturbed):
+    assert ended.code == 0, ended
+    folder = place.folder()
+    assert same_weights(folder, undisturbed)
+    assert learned(folder) == learned(undisturbed)
+    logged = place.mlflow().get_run(folder.read_status().mlflow_run_id)
+    assert (logged.info.status, logged.data.tags["ftx.reason"]) == ("FINISHED", "")
+
+
+def test_slurms_warning_to_all_of_a_task(submit, place, undisturbed):
+    """Also to its children, which neither die of it nor take it for theirs; they do end when they are told to."""
+    job = submit(*WORDS)
+    run = job.start(0, children=True)
+    until(lambda: is_training(place), run, "a training row")
+    children = descendants(run.process.pid)
+    assert len(children) == 2
+    warn([run.process.pid, *children])
+    is_pending(place, run.ended())
+    assert len(checkpoints_of(job.folder) - {".writing-812-0"}) == 1
+    for child in children:
+        assert state_of_process(child) == "S"
+        os.kill(child, signal.SIGTERM)
+        wait_for_end_of(child)
+    assert not job.folder.model.exists()
+    is_finished(place, job.start(1).ended(), undisturbed)
+
+
+def test_slurms_warning_while_data_is_prepared(submit, place, undisturbed, tmp_path):
+    job = submit(*WORDS, f"data.cache={tmp_path}", "data.processes=2")
+    run = job.start(0)
+    until(lambda: len(descendants(run.process.pid)) == 2, run, "two processes that prepare data")
+    warn([run.process.pid, *descendants(run.process.pid)])
+    is_pending(place, run.ended())
+    is_finished(place, job.start(1).ended(), undisturbed)
+
+
+def test_slurms_warning_to_one_rank(submit, place):
+    """The first one learns of it from the other."""
+    job = submit(*WORDS, "hardware.processes_per_node=2", "hardware.strategy=ddp", "hardware.micro_batch=1")
+    first, second = job.start_ranks(0)
+    until(lambda: is_training(place), first, "a training row")
+    second.send(signal.SIGUSR2)
+    is_pending(place, first.ended())
+    assert second.ended().code == 75
+    assert [rank.ended().code for rank in job.start_ranks(1)] == [0, 0]
+    assert "resuming from step" in (place.path / "said" / "2.out").read_text()
+
+
+def test_a_blocked_warning_is_heard_by_whoever_listens():
+    """In a process without other threads, which would take it."""
+    alone = SERVER.Process(target=_be_warned)
+    alone.start()
+    alone.join(DEADLINE_SECONDS)
+    assert alone.exitcode == 0
+
+
+def _be_warned():
+    block_warning_signal()
+    os.kill(os.getpid(), signal.SIGUSR2)  # as early as that: it waits
+    with listening() as stop, pytest.raises(Interrupted, match="SIGUSR2"), stop.at_once():
+        select.select([], [], [], DEADLINE_SECONDS)
+    with listening() as outer, listening() as inner:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        while not inner.reason:
+            select.select([], [], [], 0.01)
+        assert (outer.reason, inner.reason) == ("", "SIGUSR2")
+    assert threading.active_count() == 1
+
+
+def test_a_warning_is_no_second_time():
+    with listening() as stop, stop.at_once(), stop.deferred():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGUSR2)
+        assert stop.reason == "SIGUSR2"
         with pytest.raises(Interrupted, match="SIGTERM"):
             signal.raise_signal(signal.SIGTERM)
 

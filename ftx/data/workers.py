@@ -4,6 +4,7 @@ import gc
 import os
 import pickle
 import pkgutil
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -99,7 +100,8 @@ class Workers:
 
 
 def serve() -> None:
-    """What such a process does until its input ends."""
+    """What such a process does until its input ends; a signal that all of a job gets is for the parent."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # What a user's own function prints must not get between the answers.
     os.dup2(2, 1)
