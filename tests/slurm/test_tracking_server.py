@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from run_records import MEASURED, histories, points_of, rows_of
-from slurm_runs import check_as_undisturbed, check_same_learning, outcomes
+from slurm_runs import check_as_undisturbed, check_same_learning, check_same_points, outcomes
 from tracking_server import TrackingServer
 
 from ftx.attempts import FINISHED
@@ -56,8 +56,7 @@ def test_an_epoch_sweep_over_two_nodes_with_two_ranks_each(served, undisturbed):
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {described["mlflow_parent_id"]}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     for folder in folders.values():
-        sent, written = histories(mlflow, folder.read_status().mlflow_run_id), points_of(rows_of(folder))
-        assert sent == {name: pytest.approx(points) for name, points in written.items()}
+        check_same_points(histories(mlflow, folder.read_status().mlflow_run_id), points_of(rows_of(folder)))
     parent = mlflow.get_run(described["mlflow_parent_id"])
     assert parent.info.status == "FINISHED", "the last job closes it"
     assert "report.md" in [file.path for file in mlflow.list_artifacts(parent.info.run_id)]
