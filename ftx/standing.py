@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from ftx.lock import holder
-from ftx.run_folder import RunFolder, Ticket
+from ftx.run_folder import Phase, RunFolder, Ticket
 from ftx.slurm_queue import Job, ended, queue
 
 OVER = ("finished", "failed")
@@ -24,7 +24,7 @@ def ask_slurm(folders: Iterable[RunFolder]) -> dict[str, Job]:
 
 def tickets(folder: RunFolder) -> list[Ticket]:
     """For the run's own job, and for the one that scores it."""
-    return [ticket for phase in ("all", "score") if (ticket := folder.read_ticket(phase))]
+    return [ticket for phase in (Phase.ALL, Phase.SCORE) if (ticket := folder.read_ticket(phase))]
 
 
 def job_of(folder: RunFolder, jobs: Mapping[str, Job]) -> Job | None:

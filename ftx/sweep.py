@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ftx.attempts import attempts
 from ftx.config.compose import ComposedRun
-from ftx.config.stored import run_from_yaml
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode
 from ftx.lock import holder
@@ -115,13 +114,8 @@ def retry(sweep: Sweep) -> ExitCode:
 
 
 def _described(folder: RunFolder) -> ComposedRun:
-    scoring = folder.path / "scoring.yaml"
-    return ComposedRun(
-        folder.read_run(),
-        tuple((folder.path / "overrides.txt").read_text(encoding="utf-8").splitlines()),
-        {},
-        run_from_yaml(scoring.read_text(encoding="utf-8"), scoring) if scoring.exists() else None,
-    )
+    words = (folder.path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    return ComposedRun(folder.read_run(), tuple(words), {}, folder.read_scoring())
 
 
 def _settle_all(sweep: Sweep, jobs: Mapping[str, Job]) -> None:

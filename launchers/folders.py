@@ -26,4 +26,4 @@ def describe_on_disk(composed: ComposedRun, folder: RunFolder) -> None:
     """Make the run's folder with everything a job needs to know."""
     run = composed.run
     provenance = describe_provenance(data_fingerprint(run), model_fingerprint(run))
-    open_run_folder(folder, run, composed.words, provenance)
+    open_run_folder(folder, run, composed.words, provenance, composed.scoring)

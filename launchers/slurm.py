@@ -13,7 +13,7 @@ from ftx.config.schema import RunConfig
 from ftx.config.stored import run_to_yaml
 from ftx.errors import ExitCode, UserError
 from ftx.lock import Held, holder, lock
-from ftx.run_folder import RunFolder, write_text
+from ftx.run_folder import Phase, RunFolder
 from ftx.scores import describe
 from ftx.slurm_queue import Job, queue
 from ftx.standing import job_of
@@ -23,8 +23,6 @@ from launchers.folders import describe_on_disk, find, locate
 from launchers.slurm_script import LARGEST_ARRAY, Place, Shape, executor, script, shape_of
 from launchers.snapshot import snapshot_path, take_snapshot
 from launchers.submission import Submission, adopt, next_number, path_of, submit
-
-ALL, TRAIN, SCORE = "all", "train", "score"
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,11 @@ class Planned:
     place: Place
     name: str
     titles: tuple[str, ...]
+    waits: bool
 
     def script(self, after: str | None) -> str:
         made = executor(self.shape, self.place, name=self.name, count=len(self.titles), after=after)
         return script(made, self.shape, self.place)
-
-    @property
-    def waits(self) -> bool:
-        return self.submission.phase == SCORE
 
 
 def launch(composition: Composition) -> ExitCode:
@@ -97,8 +92,6 @@ def submit_all(waiting: Sequence[Waiting], name: str, sweep: Sweep | None) -> No
     check_cost(cost, waiting[0].composed.run.launcher)
     for one in waiting:
         describe_on_disk(one.composed, one.folder)
-        if one.composed.scoring:
-            write_text(one.folder.path / "scoring.yaml", run_to_yaml(one.composed.scoring))
     if sweep and not tracking.offline:
         submitted = {one.folder.path for one in waiting}
         sweep.with_parent(tracking, [one for one in sweep.members if sweep.folder_of(one).path in submitted])
@@ -159,34 +152,40 @@ def plan(waiting: Sequence[Waiting], name: str, sweep: Path | None) -> Iterator[
     """The arrays of these runs: each of one shape, no larger than sites allow; one that scores after what it scores."""
     run_root = _run_root(waiting)
     code, number = snapshot_path(run_root), next_number(run_root, name)
-    for phase, chunk in _chunks(waiting):
-        for part in (TRAIN, SCORE) if phase == TRAIN else (ALL,):
+    for phases, chunk in _chunks(waiting):
+        for phase in phases:
             path = path_of(run_root, name, number)
             number += 1
             yield Planned(
-                Submission(path, tuple(one.folder.path for one in chunk), part, sweep),
-                shape_of(_run_of(chunk[0], part)),
+                Submission(path, tuple(one.folder.path for one in chunk), phase, sweep),
+                shape_of(_run_of(chunk[0], phase)),
                 Place(path, code, Path.cwd()),
-                f"{name}-score" if part == SCORE else name,
+                f"{name}-score" if phase is Phase.SCORE else name,
                 tuple(one.title for one in chunk),
+                waits=phase is not phases[0],
             )
 
 
-def _chunks(waiting: Sequence[Waiting]) -> Iterator[tuple[str, Sequence[Waiting]]]:
-    """(``train`` for runs that are scored by a job of their own, else ``all``; the runs of one array)."""
+def _chunks(waiting: Sequence[Waiting]) -> Iterator[tuple[Sequence[Phase], Sequence[Waiting]]]:
+    """(What jobs of their own do one after another; the runs of one array)."""
     alike: dict[str, list[Waiting]] = {}
     for one in waiting:
-        phases = (ALL,) if one.composed.scoring is None else (TRAIN, SCORE)
-        alike.setdefault(repr([shape_of(_run_of(one, phase)) for phase in phases]), []).append(one)
+        alike.setdefault(repr([(phase, shape_of(_run_of(one, phase))) for phase in _phases(one)]), []).append(one)
     for runs in alike.values():
-        phase = ALL if runs[0].composed.scoring is None else TRAIN
         for begin in range(0, len(runs), LARGEST_ARRAY):
-            yield phase, runs[begin : begin + LARGEST_ARRAY]
+            yield _phases(runs[0]), runs[begin : begin + LARGEST_ARRAY]
 
 
-def _run_of(one: Waiting, phase: str) -> RunConfig:
+def _phases(one: Waiting) -> Sequence[Phase]:
+    if one.composed.scoring is None:
+        return [Phase.ALL]
+    is_trained = one.composed.run.schedule.epochs == 0 or one.folder.model.exists()
+    return [Phase.SCORE] if is_trained else [Phase.TRAIN, Phase.SCORE]
+
+
+def _run_of(one: Waiting, phase: Phase) -> RunConfig:
     scoring = one.composed.scoring
-    return scoring if phase == SCORE and scoring is not None else one.composed.run
+    return scoring if phase is Phase.SCORE and scoring is not None else one.composed.run
 
 
 def _run_root(waiting: Sequence[Waiting]) -> Path:
@@ -218,7 +217,7 @@ def _check_nobody_at_work(runs: Sequence[ComposedRun]) -> None:
 
 def _say_submitted(planned: Planned, array: str) -> None:
     count, shape = len(planned.titles), planned.shape
-    what = "scores" if planned.waits else "trains"
+    what = "scores" if planned.submission.phase is Phase.SCORE else "trains"
     side_by_side = f", at most {shape.launcher.parallel} at a time" if count > shape.launcher.parallel else ""
     progress.say(f"submitted job {array}: {what} {count} run{'s' * (count > 1)} on {shape} each{side_by_side}")
     for index, (title, run) in enumerate(zip(planned.titles, planned.submission.runs, strict=True)):

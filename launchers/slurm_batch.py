@@ -16,7 +16,7 @@ from ftx.attempts import CRASHED, FINISHED, INTERRUPTED, MISTAKE, attempts, note
 from ftx.environment import SlurmJob, slurm_job
 from ftx.errors import ExitCode
 from ftx.rank_failure import forget_failure
-from ftx.run_folder import RunFolder
+from ftx.run_folder import Phase, RunFolder
 from launchers.finish import finish_sweep
 from launchers.last_word import say_state
 from launchers.slurm_step import Step
@@ -43,7 +43,8 @@ class Supervisor:
         if not self._is_ours():
             progress.say(f"{self._folder.name} was submitted again since; this job leaves it to that one")
             return ExitCode.FINISHED
-        run = self._folder.read_run()
+        is_scoring = self._submission.phase is Phase.SCORE
+        run = (self._folder.read_scoring() if is_scoring else None) or self._folder.read_run()
         if self._job.attempt > run.launcher.restarts:
             return self._fail(f"started again {self._job.attempt} times (launcher.restarts={run.launcher.restarts})")
         note_beginning(self._folder, self._job.id, self._job.attempt, self._job.nodes)

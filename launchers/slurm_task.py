@@ -8,13 +8,13 @@ from ftx.environment import Rank, slurm_hosts, slurm_job_id, take_slurm_rank
 from ftx.errors import ExitCode
 from ftx.heartbeat import watched
 from ftx.processes import Holder
-from ftx.run_folder import RunFolder
+from ftx.run_folder import Phase, RunFolder
 from ftx.slurm_queue import look
 from ftx.stopping import block_warning_signal
 from launchers.slurm_verdict import write_code
 
 
-def main(folder: RunFolder, phase: str) -> int:
+def main(folder: RunFolder, phase: Phase) -> int:
     """The exit code that srun gets: only rank 0's says how the run ended, and is noted for the supervisor."""
     rank = take_slurm_rank(slurm_hosts())
     _speak_into(folder, rank)
@@ -24,7 +24,7 @@ def main(folder: RunFolder, phase: str) -> int:
         from ftx.job import run_job
 
         progress.start_console(with_time=True)
-        code = run_job(folder, supersedes=has_lost_its_job)
+        code = run_job(folder, phase, supersedes=has_lost_its_job)
     if rank.is_main:
         write_code(folder, code)
         return code
@@ -49,7 +49,7 @@ def _speak_into(folder: RunFolder, rank: Rank) -> None:
 
 if __name__ == "__main__":
     block_warning_signal()
-    ended_with = main(RunFolder(Path(sys.argv[2])), sys.argv[1])
+    ended_with = main(RunFolder(Path(sys.argv[2])), Phase(sys.argv[1]))
     from ftx.distributed import end_process
 
     end_process(ended_with)

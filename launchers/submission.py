@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ftx.environment import submitting_environment
 from ftx.errors import UserError
-from ftx.run_folder import RunFolder, Ticket, write_json, write_text
+from ftx.run_folder import Phase, RunFolder, Ticket, write_json, write_text
 from ftx.slurm_queue import Job, first_line
 
 COMMENT = "ftx:"
 # That a run has a job, and a ticket, of its own for.
-PHASES = ("all", "score")
+PHASES = (Phase.ALL, Phase.SCORE)
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Submission:
 
     path: Path
     runs: tuple[Path, ...]
-    phase: str = "all"
-    """What of a run its jobs do: all of it, train it, or score it."""
+    phase: Phase = Phase.ALL
     sweep: Path | None = None
 
     def folders(self) -> list[RunFolder]:
@@ -46,7 +45,7 @@ def read_submission(path: Path) -> Submission:
     """What ``save`` wrote."""
     said = json.loads((path / "runs.json").read_text(encoding="utf-8"))
     sweep = said["sweep"] and Path(said["sweep"])
-    return Submission(path, tuple(map(Path, said["runs"])), said["phase"], sweep)
+    return Submission(path, tuple(map(Path, said["runs"])), Phase(said["phase"]), sweep)
 
 
 def next_number(run_root: Path, name: str) -> int:
@@ -66,7 +65,7 @@ def submit(submission: Submission) -> str:
     Raises UserError with sbatch's words where it refuses.
     """
     for index, folder in enumerate(submission.folders()):
-        if submission.phase != "score":
+        if submission.phase is not Phase.SCORE:
             folder.write_status(state="pending", reason="being submitted", job_id=None)
         folder.write_ticket(Ticket(str(submission.path), index), submission.phase)
     array = _sbatch(submission)

@@ -3,7 +3,7 @@
 import pytest
 
 from ftx.lock import lock
-from ftx.run_folder import RunFolder, Ticket
+from ftx.run_folder import Phase, RunFolder, Ticket
 from ftx.slurm_queue import Job, _from_record
 from ftx.standing import job_of, settle, state_of
 
@@ -70,7 +70,7 @@ def test_a_living_process_counts_more_than_what_slurm_has_lost_sight_of(folder):
 
 
 def test_the_job_that_scores_a_run_is_its_job_once_the_training_is_over(folder):
-    folder.write_ticket(Ticket("/jobs/x.2", 1, "6_1"), "score")
+    folder.write_ticket(Ticket("/jobs/x.2", 1, "6_1"), Phase.SCORE)
     scoring = Job("6_1", "PENDING", "Dependency")
     assert job_of(folder, {"5_1": Job("5_1", "RUNNING"), "6_1": scoring}) == Job("5_1", "RUNNING")
     assert job_of(folder, {"5_1": Job("5_1", "COMPLETED"), "6_1": scoring}) == scoring
