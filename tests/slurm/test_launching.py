@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from slurm_runs import check_as_undisturbed, outcomes
 
-from ftx.attempts import FINISHED
+from ftx.attempts import FINISHED, attempts
 from ftx.run_folder import RunFolder
 
 SHORT = "schedule.epochs=1"
@@ -65,6 +65,20 @@ def test_a_cancelled_run_goes_on_where_it_was(cluster, site, undisturbed):
     assert site.wait_for_end(said.folder, said.job) == "CANCELLED"
     again = site.launched()
     check_as_undisturbed(site, again.folder, again.job, undisturbed())
+
+
+def test_a_run_is_scored_by_a_job_of_its_own_once_it_is_trained(cluster, site, undisturbed):
+    said = site.launched(SHORT, "evaluation.hardware=cpu", "hardware.nodes=2")
+    train, score = said.arrays
+    assert cluster.job(f"{score}_0")["NumNodes"].startswith("1")
+    assert site.wait_for_end(said.folder, f"{train}_0") == "COMPLETED"
+    assert site.wait_for_end(said.folder, f"{score}_0") == "COMPLETED"
+    assert said.folder.read_status().state == "finished"
+    assert said.folder.read_scores() == undisturbed(SHORT).read_scores()
+    assert [(one.job_id, one.outcome) for one in attempts(said.folder)] == [
+        (f"{train}_0", FINISHED),
+        (f"{score}_0", FINISHED),
+    ]
 
 
 def test_runs_of_different_shapes_become_arrays_of_their_own(cluster, site, nothing_starts, tmp_path):
