@@ -26,7 +26,7 @@ from ftx.precision import computing, set_device_options
 from ftx.processes import die_with
 from ftx.rank_failure import RankFailure, first_failure, note_failure
 from ftx.resume import make_readable
-from ftx.run_folder import RunFolder, remove_leftovers
+from ftx.run_folder import TRAINED, Phase, RunFolder, remove_leftovers
 from ftx.scores import describe
 from ftx.scoring import check_task, keep_result, score_task
 from ftx.stopping import StopRequest, listening
@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
-def run_job(folder: RunFolder) -> ExitCode:
-    """Bring the run in ``folder`` to its end, and say in status.json how it ended.
+def run_job(folder: RunFolder, phase: Phase = Phase.ALL) -> ExitCode:
+    """Bring the run in ``folder`` to its end, or to that of ``phase``, and say in status.json how it ended.
 
     Of several ranks the first one does both; the others take part in the training.
     """
-    run = folder.read_run()
+    run = (folder.read_scoring() if phase is Phase.SCORE else None) or folder.read_run()
     if run.hardware.device == "cpu":
         announce_cpu()
     rank = rank_of(run)
@@ -54,20 +54,22 @@ def run_job(folder: RunFolder) -> ExitCode:
             if not rank.is_main:
                 return _other_rank(folder, run, rank, stop)
             with lock(folder.lock, job_id=slurm_job_id()):
-                return _held_job(folder, run, stop)
+                return _held_job(folder, run, stop, phase)
     except Held as held:
         progress.say(f"{folder.name} is {held}; left alone")
         return ExitCode.FAILED
 
 
-def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest) -> ExitCode:
+def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest, phase: Phase) -> ExitCode:
     """The job once nobody else can be at it; every way out leaves a state and a reason."""
     folder.write_status(state="running", reason="", job_id=slurm_job_id())
     with Tracker(folder, run) as tracker:
         try:
             with stop.at_once():
-                _train_and_score(folder, run, stop, tracker.hear)
-            state, reason, code = "finished", "", ExitCode.FINISHED
+                _train_and_score(folder, run, stop, tracker.hear, phase)
+            is_left = phase is Phase.TRAIN and bool(folder.missing_tasks(run))
+            state, reason = ("pending", TRAINED) if is_left else ("finished", "")
+            code = ExitCode.FINISHED
         except (Exception, Interrupted) as error:
             state, reason, code = _how_it_ended(folder, run, error)
         tracker.end(state, reason)
@@ -112,7 +114,9 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
         return ExitCode.USER_MISTAKE if isinstance(error, UserError) else ExitCode.FAILED
 
 
-def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_row: Callable[[], None]) -> None:
+def _train_and_score(
+    folder: RunFolder, run: RunConfig, stop: StopRequest, on_row: Callable[[], None], phase: Phase
+) -> None:
     _set_up(run)
     remove_leftovers(folder)
     set_damaged_aside(folder)
@@ -121,9 +125,9 @@ def _train_and_score(folder: RunFolder, run: RunConfig, stop: StopRequest, on_ro
     for task in folder.missing_tasks(run):
         check_task(task, prepared)
     model = None
-    if run.schedule.epochs != 0 and not folder.model.exists():
+    if phase is not Phase.SCORE and run.schedule.epochs != 0 and not folder.model.exists():
         model = _train(folder, run, prepared, stop, on_row)
-    for task in folder.missing_tasks(run):
+    for task in folder.missing_tasks(run) if phase is not Phase.TRAIN else []:
         if model is None:
             model = _model_to_score(folder, run, prepared)
         given = TaskInput(model, prepared, run.evaluation.limit, run.evaluation.batch_size, run.seed)
@@ -137,6 +141,10 @@ def _model_to_score(folder: RunFolder, run: RunConfig, prepared: Prepared) -> Pr
     """The trained one, or the base model of a run without training, where it is to compute."""
     if folder.model.exists():
         model = load_trained(folder.model, run, prepared.tokenizer)
+    elif run.schedule.epochs != 0:
+        raise UserError(
+            f"{folder.name} has no model/ to score: it is not trained yet, the same command does that first"
+        )
     else:
         model = load_model(run, prepared.tokenizer)
     # Quantised models are loaded where they belong, and cannot be moved.
@@ -184,13 +192,15 @@ def keep_freed_memory() -> None:
 
 
 if __name__ == "__main__":
-    to_log = sys.argv[3:] != ["console"]
+    options = sys.argv[3:]
+    to_log = "console" not in options
+    part = next((phase for phase in Phase if phase in options), Phase.ALL)
     progress.start_console(with_time=to_log)
     die_with(int(sys.argv[2]))
     described = RunFolder(Path(sys.argv[1]))
     try:
         with nullcontext() if to_log else progress.also_into(described.log):
-            ended_with = run_job(described)
+            ended_with = run_job(described, part)
     except Interrupted:  # a second signal, while the first was being seen to
         ended_with = ExitCode.INTERRUPTED
     end_process(ended_with)

@@ -51,7 +51,8 @@ def check_first_conversations(run: RunConfig) -> None:
             check_hub_name(word_of(name), source.path)
 
 
-def check_hardware(run: RunConfig) -> None:
+def check_hardware(run: RunConfig, word: str = "hardware") -> None:
+    """``word``: what the user chose it with."""
     hardware = run.hardware
     if hardware.nodes > 1:
         raise UserError(f"hardware.nodes={hardware.nodes}: launcher=local starts processes on this machine only; set 1")
@@ -65,8 +66,8 @@ def check_hardware(run: RunConfig) -> None:
         )
     if gpus < hardware.gpus_per_node:
         raise UserError(
-            f"hardware asks for {hardware.gpus_per_node} {hardware.gpu or 'GPU'}; this machine has {gpus or 'no'} GPU: "
-            "look at it with --cfg job, or start it with hardware=cpu"
+            f"{word} asks for {hardware.gpus_per_node} {hardware.gpu or 'GPU'}; this machine has {gpus or 'no'} GPU: "
+            f"look at it with --cfg job, or start it with {word}=cpu"
         )
 
 

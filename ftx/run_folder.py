@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from ftx.config.schema import RunConfig
 from ftx.config.stored import run_from_yaml, run_to_yaml
 
 STATES = ("pending", "running", "interrupted", "failed", "finished")
+# Why a run is pending whose training is over.
+TRAINED = "trained; to be scored"
 _STATUS_LOCK = threading.Lock()
+
+
+class Phase(StrEnum):
+    """What a job does of a run: where it is scored on hardware of its own, one trains and another one scores."""
+
+    ALL = "all"
+    TRAIN = "train"
+    SCORE = "score"
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,11 @@ class RunFolder:
     def read_run(self) -> RunConfig:
         return run_from_yaml((self.path / "run.yaml").read_text(encoding="utf-8"), self.path / "run.yaml")
 
+    def read_scoring(self) -> RunConfig | None:
+        """The run as a job of its own scores it."""
+        file = self.path / "scoring.yaml"
+        return run_from_yaml(file.read_text(encoding="utf-8"), file) if file.exists() else None
+
     def read_status(self) -> Status:
         file = self.path / "status.json"
         return Status(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else Status()
@@ -147,13 +163,23 @@ def find_run_folder(run: RunConfig, data_fingerprint: str, model_fingerprint: st
     return RunFolder(Path(run.run_root) / name)
 
 
-def open_run_folder(folder: RunFolder, run: RunConfig, words: Sequence[str], provenance: dict[str, Any]) -> RunFolder:
+def open_run_folder(
+    folder: RunFolder,
+    run: RunConfig,
+    words: Sequence[str],
+    provenance: dict[str, Any],
+    scoring: RunConfig | None = None,
+) -> RunFolder:
     """Make the folder, or bring the description of an existing one up to date with today's words.
 
     What the identity covers is the same by construction; the rest (tasks, tracking, intervals) may have changed.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     write_text(folder.path / "run.yaml", run_to_yaml(run))
+    if scoring is None:
+        (folder.path / "scoring.yaml").unlink(missing_ok=True)
+    else:
+        write_text(folder.path / "scoring.yaml", run_to_yaml(scoring))
     write_text(folder.path / "overrides.txt", "".join(f"{word}\n" for word in words))
     if not (folder.path / "provenance.json").exists():
         write_json(folder.path / "provenance.json", provenance)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ftx.config.command_line import read_command_line
-from ftx.config.compose import ComposedRun, Composition, compose_all
+from ftx.config.compose import ComposedRun, Composition, compose_all, scoring_of
 from ftx.config.schema import RunConfig
 from ftx.errors import ExitCode, Interrupted
 from ftx.progress import start_console
@@ -22,10 +22,12 @@ def main(arguments: Sequence[str]) -> ExitCode:
     composition = compose_all(line.words, multirun=line.multirun, config_dir=line.config_dir)
     if line.show_config:
         return show(composition)
-    from ftx.preflight import check_here
+    from ftx.preflight import check_hardware, check_here
 
     for composed in composition.runs:
         check_here(composed.run)
+        if composed.scoring is not None:
+            check_hardware(composed.scoring, "evaluation.hardware")
     from launchers import local
 
     if composition.is_sweep:
@@ -43,7 +45,7 @@ def train(run: RunConfig) -> RunFolder:
 
     start_console()
     check_here(run)
-    composed = ComposedRun(run, (), {})
+    composed = ComposedRun(run, (), {}, scoring_of(run))
     folder = local.locate(composed)
     code = local.launch_run(composed, folder)
     if code == ExitCode.INTERRUPTED:

@@ -24,7 +24,7 @@ from ftx.report import write_report
 from ftx.run_folder import RunFolder, find_run_folder, move_aside, open_run_folder
 from ftx.scores import describe
 from ftx.sweep_folder import Member, Sweep, open_sweep, state_of
-from launchers.ranks import run_ranks, threads_of_each
+from launchers.ranks import run_phases, threads_of_each
 
 POLL_SECONDS = 0.2
 
@@ -40,8 +40,8 @@ def launch_run(composed: ComposedRun, folder: RunFolder) -> ExitCode:
         progress.say(f"{at_it} is at it; left alone")
         return ExitCode.FAILED
     describe_on_disk(composed, folder)
-    if ranks(composed.run) > 1:
-        return run_ranks(folder, composed.run, threads_of_each(composed.run), with_time=False)
+    if ranks(composed.run) > 1 or composed.scoring is not None:
+        return run_phases(folder, composed.run, composed.scoring, threads_of_each(composed.run), with_time=False)
     from ftx.job import run_job
 
     with progress.also_into(folder.log):
@@ -62,7 +62,7 @@ def launch_sweep(composition: Composition) -> ExitCode:
             progress.say(f"{member.title}: {at_it} is at it; left alone")
         else:
             describe_on_disk(composed, folder)
-            waiting.append(_Waiting(composed.run, member, folder))
+            waiting.append(_Waiting(composed.run, composed.scoring, member, folder))
     if waiting:
         tracking = waiting[0].run.tracking
         if not tracking.offline:
@@ -88,12 +88,13 @@ def describe_on_disk(composed: ComposedRun, folder: RunFolder) -> None:
     """Make the run's folder with everything a job needs to know."""
     run = composed.run
     provenance = describe_provenance(data_fingerprint(run), model_fingerprint(run))
-    open_run_folder(folder, run, composed.words, provenance)
+    open_run_folder(folder, run, composed.words, provenance, composed.scoring)
 
 
 @dataclass(frozen=True)
 class _Waiting:
     run: RunConfig
+    scoring: RunConfig | None
     member: Member
     folder: RunFolder
 
@@ -104,7 +105,7 @@ def _work_off(sweep: Sweep, waiting: Sequence[_Waiting], parallel: int) -> None:
     queue = sorted(waiting, key=lambda one: -_epochs(one)) if parallel > 1 else list(waiting)
     running: dict[subprocess.Popen[bytes], _Waiting] = {}
     places: dict[subprocess.Popen[bytes], int] = {}
-    gpus = gpus_of_places([one.run for one in waiting], parallel)
+    gpus = gpus_of_places([run for one in waiting for run in (one.run, one.scoring) if run is not None], parallel)
     epochs_ended = 0
     with (
         progress.Progress(sweep.experiment, sum(map(_epochs, waiting)), unit="epoch") as shown,
@@ -136,7 +137,8 @@ def _start(one: _Waiting, parallel: int, gpus: list[str]) -> "subprocess.Popen[b
     """The run in a process and session of its own, which sees these GPUs; what it says goes to its log.txt."""
     threads = threads_of_each(one.run, parallel)
     here = [str(one.folder.path), str(os.getpid())]
-    command = ["launchers.ranks", *here, str(threads)] if ranks(one.run) > 1 else ["ftx.job", *here]
+    is_one = ranks(one.run) == 1 and one.scoring is None
+    command = ["ftx.job", *here] if is_one else ["launchers.ranks", *here, str(threads)]
     with one.folder.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *command],

@@ -16,7 +16,7 @@ from ftx.environment import Rank, Rendezvous, child_environment, processors
 from ftx.errors import ExitCode, Interrupted
 from ftx.processes import die_with
 from ftx.rank_failure import RankFailure, first_failure, forget_failure, note_failure
-from ftx.run_folder import RunFolder
+from ftx.run_folder import Phase, RunFolder
 from ftx.stopping import StopRequest, listening
 
 POLL_SECONDS = 0.1
@@ -31,7 +31,23 @@ def threads_of_each(run: RunConfig, side_by_side: int = 1) -> int:
     return run.hardware.threads or max(1, processors() // (side_by_side * ranks(run)))
 
 
-def run_ranks(folder: RunFolder, run: RunConfig, threads: int, *, with_time: bool) -> ExitCode:
+def run_phases(
+    folder: RunFolder, run: RunConfig, scoring: RunConfig | None, threads: int, *, with_time: bool
+) -> ExitCode:
+    """The run in processes of its own; with ``scoring``, one more on its hardware scores what they have trained."""
+    if scoring is None:
+        return run_ranks(folder, run, threads, with_time=with_time)
+    if run.schedule.epochs != 0 and not folder.model.exists():
+        code = run_ranks(folder, run, threads, with_time=with_time, phase=Phase.TRAIN)
+        if code != ExitCode.FINISHED:
+            return code
+    threads = scoring.hardware.threads or threads * ranks(run)
+    return run_ranks(folder, scoring, threads, with_time=with_time, phase=Phase.SCORE)
+
+
+def run_ranks(
+    folder: RunFolder, run: RunConfig, threads: int, *, with_time: bool, phase: Phase = Phase.ALL
+) -> ExitCode:
     """One process for each rank until all have ended; what rank 0 says goes where this process's words go.
 
     What the others say is in ``log-rank<n>.txt``. ``with_time``: the words go to a log file.
@@ -43,18 +59,22 @@ def run_ranks(folder: RunFolder, run: RunConfig, threads: int, *, with_time: boo
         processes: list[Process] = []
         stack.callback(_kill_all, processes)
         for index in range(count):
-            environment = child_environment(threads, Rank(index, count, index), meet_at)
-            processes.append(_start(folder, index, environment, with_time))
-        return _Watch(folder, processes, stop).until_the_end()
+            # One alone is to find nothing that speaks of others.
+            rank = Rank(index, count, index) if count > 1 else None
+            environment = child_environment(threads, rank, meet_at if rank else None)
+            processes.append(_start(folder, index, environment, with_time, phase))
+        code = _Watch(folder, processes, stop).until_the_end()
+    # Told to stop when the training was over: its scoring is still to come.
+    return ExitCode.INTERRUPTED if stop.reason and phase is Phase.TRAIN and code == ExitCode.FINISHED else code
 
 
-def _start(folder: RunFolder, index: int, environment: dict[str, str], with_time: bool) -> Process:
+def _start(folder: RunFolder, index: int, environment: dict[str, str], with_time: bool, phase: Phase) -> Process:
     """In a session of its own: Ctrl-C reaches it through us only, once."""
     with ExitStack() as stack:
         log = None if index == 0 else stack.enter_context((folder.path / f"log-rank{index}.txt").open("ab"))
         say_to = "log" if with_time or index else "console"
         return subprocess.Popen(
-            [sys.executable, "-m", "ftx.job", str(folder.path), str(os.getpid()), say_to],
+            [sys.executable, "-m", "ftx.job", str(folder.path), str(os.getpid()), say_to, phase],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -150,4 +170,4 @@ if __name__ == "__main__":
     progress.start_console(with_time=True)
     die_with(int(sys.argv[2]))
     described = RunFolder(Path(sys.argv[1]))
-    sys.exit(run_ranks(described, described.read_run(), int(sys.argv[3]), with_time=True))
+    sys.exit(run_phases(described, described.read_run(), described.read_scoring(), int(sys.argv[3]), with_time=True))

@@ -122,15 +122,19 @@ def test_nobody_knows(tmp_path):
 
 
 def test_shapes_are_summed(measured):
-    """48 measured GPU-hours, 2 × 1 × 8 × 1.5 = 24 by the limit."""
-    cost = estimate([*runs("schedule.epochs=3"), *runs("method=lora", "hardware.nodes=1", "seed=1,2")], measured)
+    """48 measured GPU-hours, as many on half the devices, 2 × 1 × 8 × 1.5 = 24 by the limit."""
+    one_node = runs("schedule.epochs=3", "hardware.nodes=1")
+    cost = estimate(
+        [*runs("schedule.epochs=3"), *one_node, *runs("method=lora", "hardware.nodes=1", "seed=1,2")], measured
+    )
     lines = cost.text.splitlines()
     assert [line.split(" (")[0] for line in lines] == [
         "1 run × 2 nodes × 8 GPUs × 3 h = 48 GPU-hours",
+        "1 run × 1 node × 8 GPUs × 6 h = 48 GPU-hours",
         "at most 2 runs × 1 node × 8 GPUs × 1.5 h = 24 GPU-hours a start",
-        "together at most 72 GPU-hours",
+        "together at most 120 GPU-hours",
     ]
-    assert (cost.gpu_hours, cost.at_most) == (pytest.approx(72), True)
+    assert (cost.gpu_hours, cost.at_most) == (pytest.approx(120), True)
     unknown = estimate([*runs("schedule.epochs=3"), *runs("method=lora", "launcher.time_min=null")], measured)
     assert unknown.gpu_hours is None
 

@@ -145,6 +145,16 @@ TOGETHER: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tracking not writable": (["tracking.uri=sqlite:////proc/x/a.db"], ["tracking.uri=", "/proc/x", "another folder"]),
     "launcher key of SLURM": (["launcher.partition=gpu"], ["launcher.partition=gpu", "only launcher=slurm does"]),
     "watchdog of one process": (["launcher.watchdog_min=5"], ["launcher.watchdog_min=5.0", "several processes"]),
+    "hardware to score on": (["evaluation.hardware=8xH10"], ["evaluation.hardware=8xH10", "8xH100?", "cpu"]),
+    "hardware to score on that is no name": (["evaluation.hardware=[a,b]"], ["evaluation.hardware", "one text"]),
+    "hardware to score nothing on": (
+        ["evaluation.hardware=cpu", "evaluation.tasks=[]"],
+        ["evaluation.hardware=cpu", "evaluation.tasks=[] scores nothing"],
+    ),
+    "no GPU to score on": (
+        ["evaluation.hardware=1xH100"],
+        ["evaluation.hardware asks for 1", "evaluation.hardware=cpu"],
+    ),
     "below a file": (["run_root=notes.txt/runs"], ["run_root=", "notes.txt/runs", "choose another folder"]),
     "no run_root": (["run_root="], ["run_root=:", "leave the word out"]),
     "cache not writable": (["data.cache=/proc/x"], ["data.cache=/proc/x", "choose another folder"]),

@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +22,7 @@ from ftx.config.explain import explain, no_such_choice, no_such_key, unreadable
 from ftx.config.help import groups
 from ftx.config.keys import flat, schema_fields
 from ftx.config.nodes import run_schema, to_run
-from ftx.config.schema import RunConfig
+from ftx.config.schema import HardwareConfig, RunConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
@@ -63,6 +63,17 @@ def expand(words: Sequence[str], *, multirun: bool, config_dir: Path | None) -> 
             return composer.expand(list(words), multirun)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error, words, config_dir)) from error
+
+
+def hardware_choice(name: str, config_dir: Path | None) -> HardwareConfig:
+    """What ``hardware=name`` chooses; raises UserError, in words about evaluation.hardware, where there is no such."""
+    try:
+        with _hydra(config_dir) as composer:
+            return composer.hardware(name)
+    except (MissingConfigException, OverrideParseException) as error:
+        raise UserError(f"evaluation.{no_such_choice('hardware', name, config_dir)}") from error
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserError(explain(error, [], config_dir)) from error
 
 
 @contextmanager
@@ -131,6 +142,10 @@ class _Composer:
             raise UserError(f"{word}: a choice has one place; write {name}={word.partition('=')[2]}")
         if name in groups() and not override.is_sweep_override() and not isinstance(override.value(), str):
             raise UserError(no_such_choice(name, word.partition("=")[2], self._config_dir))
+
+    def hardware(self, name: str) -> HardwareConfig:
+        composed = self._compose([f"hardware={name}"])
+        return to_run({"hardware": OmegaConf.to_container(composed.hardware, resolve=True)}).hardware
 
     def _compose(self, words: Sequence[str]) -> DictConfig:
         self._parse(words)

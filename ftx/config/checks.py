@@ -64,6 +64,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "hardware.tf32": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.cudnn_benchmark": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
+    "evaluation.hardware": (lambda run: bool(run.evaluation.tasks), "evaluation.tasks=[] scores nothing"),
     **LAUNCHER_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.

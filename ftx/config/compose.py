@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.data_checks import looks_like_a_file
 from ftx.config.identity import identity_keys
-from ftx.config.schema import DataConfig, RunConfig
+from ftx.config.schema import DataConfig, HardwareConfig, RunConfig
+from ftx.config.scoring_run import scoring_run
 from ftx.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ SQLITE = "sqlite:///"
 
 @dataclass(frozen=True)
 class ComposedRun:
-    """A run as the words describe it, the words that are its own, and the choice made in each group."""
+    """A run as the words describe it, the words that are its own, and the choice made in each group.
+
+    ``scoring``: the run as a job of its own scores it; None where the job that trains does.
+    """
 
     run: RunConfig
     words: tuple[str, ...]
     choices: dict[str, str | None]
+    scoring: RunConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ def compose_all(words: Sequence[str], *, multirun: bool = False, config_dir: Pat
         raise UserError(f"--config-dir={config_dir}: no such folder; give one that holds GROUP/CHOICE.yaml")
     expanded = expand(words, multirun=multirun, config_dir=config_dir)
     experiment = _experiment_of(expanded.arms)
-    runs = tuple(_checked_run(arm, experiment) for arm in expanded.arms)
+    hardware = _Hardware(config_dir)
+    runs = tuple(_checked_run(arm, experiment, hardware) for arm in expanded.arms)
     _check_all_differ(runs, expanded.swept)
     return Composition(runs, expanded.swept, expanded.is_sweep)
 
@@ -61,13 +67,36 @@ def compose(*words: str, config_dir: Path | None = None) -> RunConfig:
     return composition.runs[0].run
 
 
-def _checked_run(arm: "Arm", experiment: str) -> ComposedRun:
+def scoring_of(run: RunConfig, config_dir: Path | None = None) -> RunConfig | None:
+    """The run as a job of its own scores it, where ``evaluation.hardware`` asks for one."""
+    return _Hardware(config_dir).scoring_of(run)
+
+
+class _Hardware:
+    """Hardware choices by name, each composed once."""
+
+    def __init__(self, config_dir: Path | None) -> None:
+        self._config_dir = config_dir
+        self._known: dict[str, HardwareConfig] = {}
+
+    def scoring_of(self, run: RunConfig) -> RunConfig | None:
+        name = run.evaluation.hardware
+        if name is None or not run.evaluation.tasks:
+            return None
+        from ftx.config.arms import hardware_choice
+
+        if name not in self._known:
+            self._known[name] = hardware_choice(name, self._config_dir)
+        return scoring_run(run, self._known[name])
+
+
+def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware) -> ComposedRun:
     check_run(arm.run)
     check_every_key_is_read(arm.run, [word.split("=", 1)[0] for word in arm.words] + list(arm.experiment_keys))
     run = arm.run
     tracking = replace(run.tracking, experiment=run.tracking.experiment or experiment)
     run = _independent_of_folder(replace(run, name=_name(arm), tracking=tracking))
-    return ComposedRun(run, arm.words, arm.choices)
+    return ComposedRun(run, arm.words, arm.choices, hardware.scoring_of(run))
 
 
 def _name(arm: "Arm") -> str:

@@ -267,6 +267,8 @@ class EvaluationConfig:
     limit: int | None = key(None, minimum=1)
     engine: str = key("transformers", choices=("transformers",))
     batch_size: int = key(64, minimum=1)
+    # The hardware choice that a trained run is scored on, by a job of its own with one process; null: the run's own.
+    hardware: str | None = None
 
 
 @dataclass(frozen=True)
