@@ -1,6 +1,7 @@
 """A run that one job trains and another one scores: the same scores, nothing done twice."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from mlflow_records import has_everything, runs_in
@@ -8,8 +9,9 @@ from verb_process import DEADLINE_SECONDS, SERVER
 
 from ftx.config.compose import compose_all
 from ftx.job import run_job
-from ftx.run_folder import Phase, RunFolder
-from launchers import local
+from ftx.run_folder import Phase, RunFolder, open_run_folder
+from launchers.folders import describe_on_disk, locate
+from launchers.ranks import run_phases
 
 WORDS = ("schedule.epochs=1", "schedule.log_every=3")
 APART = (*WORDS, "evaluation.hardware=cpu")
@@ -43,8 +45,8 @@ def be_job(path, phase):
 def described(place, *words):
     """The run's folder as the launcher leaves it to jobs."""
     (composed,) = compose_all([str(word) for word in place.words(*words)]).runs
-    folder = local.locate(composed)
-    local.describe_on_disk(composed, folder)
+    folder = locate(composed)
+    describe_on_disk(composed, folder)
     return folder
 
 
@@ -66,7 +68,7 @@ def test_trained_here_and_scored_there(place, together):
 
     again = place.train(*APART)
     assert "finished already" in again.out
-    local.describe_on_disk(compose_all([str(word) for word in place.words(*WORDS)]).runs[0], folder)
+    describe_on_disk(compose_all([str(word) for word in place.words(*WORDS)]).runs[0], folder)
     assert not (folder.path / "scoring.yaml").exists()
 
 
@@ -107,13 +109,16 @@ def test_the_runs_of_a_sweep(place, together):
     assert (folder.model / "model.safetensors").stat().st_mtime_ns == trained
 
 
-def test_a_failure_to_score(place, together):
-    """It is the run's own, with its reason; mended, only the scoring is done again."""
+def test_a_failure_to_score(place):
+    """It is the run's own, with its reason; mended, only the scoring is done again, as scoring.yaml has it."""
     folder = described(place, *APART)
     assert job(folder, Phase.TRAIN) == 0
     (folder.path / "predictions").write_text("")
     assert job(folder, Phase.SCORE) == 1
     assert status(folder)[0] == "failed" and "predictions" in status(folder)[1]
     (folder.path / "predictions").unlink()
-    assert job(folder, Phase.SCORE) == 0
-    assert scored(folder) == together
+    run, scoring = folder.read_run(), folder.read_scoring()
+    scoring = replace(scoring, evaluation=replace(scoring.evaluation, limit=10))
+    open_run_folder(folder, run, [], {}, scoring)
+    assert run_phases(folder, run, scoring, 1, with_time=True) == 0
+    assert folder.read_scores()["classification"]["accuracy"]["n"] == 10

@@ -12,7 +12,7 @@ import pytest
 from cluster import Cluster
 from machine import missing_programs, reason_it_cannot_run
 from slurm_conf import Shape
-from slurm_runs import WORDS, Site
+from slurm_runs import DEADLINE_SECONDS, WORDS, Site
 from verb_process import start
 
 from ftx.run_folder import RunFolder
@@ -79,7 +79,9 @@ def undisturbed(new_place) -> Callable[..., RunFolder]:
     def run(*words: str) -> RunFolder:
         runs = place.runs / str(next(numbers))
         here = (f"run_root={runs}", f"tracking.uri={place.uri}", f"data.cache={place.cache}")
-        ended = start("train", *WORDS, *here, *words, into=place.path / "said").ended()
+        verb = start("train", *WORDS, *here, *words, into=place.path / "said")
+        verb.process.join(DEADLINE_SECONDS)
+        ended = verb.ended()
         assert ended.code == 0, ended
         (file,) = runs.glob("*/run.yaml")
         return RunFolder(file.parent)

@@ -33,7 +33,7 @@ def test_a_warning_stops_all_ranks_at_a_step_and_the_job_goes_on_by_itself(clust
 
 def test_a_time_limit_is_no_end(cluster, site, undisturbed):
     """SLURM's own warning and limit: the run takes longer than the minute that its job has."""
-    long = ("schedule.epochs=90", "schedule.save_every=100")
+    long = ("schedule.epochs=60", "schedule.save_every=100")
     said = site.launched(*long, "launcher.time_min=1")
     check_as_undisturbed(site, said.folder, said.job, undisturbed(*long))
     *before, last = [outcome for _, outcome in outcomes(said.folder)]
