@@ -5,7 +5,8 @@ import signal
 import stat
 
 import pytest
-from slurm_runs import check_as_undisturbed, outcomes
+from slurm_conf import Shape
+from slurm_runs import Site, check_as_undisturbed, outcomes
 
 from ftx.attempts import CRASHED, FINISHED, INTERRUPTED, MISTAKE, attempts
 from ftx.environment import CHECKOUT
@@ -29,6 +30,18 @@ def test_a_warning_stops_all_ranks_at_a_step_and_the_job_goes_on_by_itself(clust
     check_as_undisturbed(site, said.folder, said.job, undisturbed())
     assert outcomes(said.folder) == [(0, INTERRUPTED), (1, FINISHED)]
     assert not list(said.folder.path.glob("metrics.cut-*")), "steps were lost and made again"
+
+
+def test_a_warning_that_reaches_all_that_descends_from_a_rank(new_cluster, new_place, undisturbed):
+    """As sites without control groups have it."""
+    place = new_place()
+    with new_cluster(Shape(nodes=2, proctrack="linuxproc")) as cluster:
+        site = Site(cluster, place.runs, place.cache, place.uri)
+        said = site.launched(*TWO_NODES)
+        site.wait_for_step(said.folder, 12)
+        cluster.run("scancel", "--signal=USR2", said.job)
+        check_as_undisturbed(site, said.folder, said.job, undisturbed())
+        assert outcomes(said.folder) == [(0, INTERRUPTED), (1, FINISHED)]
 
 
 def test_a_time_limit_is_no_end(cluster, site, undisturbed):
