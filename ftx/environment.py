@@ -1,7 +1,6 @@
 """Every environment variable that ftx reads or sets; no other module touches ``os.environ``."""
 
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +105,7 @@ def slurm_hosts() -> list[str]:
 
 def node_name() -> str:
     """Of the machine that this process is on, as SLURM calls it."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 def visible_gpus() -> list[str] | None:
