@@ -150,7 +150,7 @@ class Ranks:
         raise RuntimeError(fault.text)
 
     def _note(self, fault: Fault) -> None:
-        note_failure(self._folder, RankFailure(fault.ranks[0], fault.text))
+        note_failure(self._folder, RankFailure(fault.ranks[0], fault.text, fault.is_mistake))
 
 
 def _said_or_raised(say: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -235,6 +235,7 @@ def test_data_that_a_node_does_not_have(folder, nodes):
     else:
         text = f"UserError: alpha, beta: {word} is not there; put it where the nodes of the cluster see it"
         assert raised == dict.fromkeys(range(2), text)
+    assert first_failure(folder).mistake == (nodes != [1])
 
 
 def look_for_other_data(run, folder):
