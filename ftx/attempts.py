@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ftx.run_folder import RunFolder, now
+from ftx.run_folder import RunFolder
+from ftx.writing import now
 
 FINISHED, INTERRUPTED, CRASHED, MISTAKE = "finished", "interrupted", "crashed", "user mistake"
 

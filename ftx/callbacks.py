@@ -21,11 +21,12 @@ from ftx.loss import TokenLoss, shared_mean_loss
 from ftx.profiling import ProfileWindow
 from ftx.progress import Progress
 from ftx.resume import note_origin
-from ftx.run_folder import RunFolder, write_json
+from ftx.run_folder import RunFolder
 from ftx.saving import Saver
 from ftx.stopping import StopRequest
 from ftx.system_metrics import SystemMetrics
 from ftx.throughput import StepClock, peak_memory_gib
+from ftx.writing import write_json
 
 LOSS_STATE = "loss_state.json"
 # A message names at most so many conversations.

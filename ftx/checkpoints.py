@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ftx.disk import DiskFull, free_bytes, in_words, size_of
-from ftx.run_folder import RunFolder, of_this_attempt, write_json
+from ftx.run_folder import RunFolder
+from ftx.writing import of_this_attempt, write_json
 
 log = logging.getLogger(__name__)
 

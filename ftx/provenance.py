@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ftx.environment import CHECKOUT
-from ftx.run_folder import now
+from ftx.writing import now
 
 # fmt: off
 PACKAGES = (

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ftx.run_folder import FIRST_FAILURE, RunFolder, of_this_attempt, write_text
+from ftx.run_folder import FIRST_FAILURE, RunFolder
+from ftx.writing import of_this_attempt, write_text
 
 
 @dataclass(frozen=True)

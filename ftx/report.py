@@ -13,13 +13,14 @@ from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
 from ftx.figures import Point, metric_against, save
 from ftx.lock import holder
-from ftx.run_folder import RunFolder, write_text
+from ftx.run_folder import RunFolder
 from ftx.slurm_queue import Job
 from ftx.standing import ask_slurm, state_of
 from ftx.sweep_folder import Sweep, find_sweep, read_sweep
 from ftx.sweep_table import BASE_KEY, Arm, metrics_of, swept_keys, table, to_csv, to_markdown
 from ftx.tracking import Sender, brief, close_parent, failures
 from ftx.verb import verb
+from ftx.writing import write_text
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from ftx.config.training_checks import TORCH_OPTIMIZERS
 from ftx.disk import DiskFull, free_bytes, in_words
 from ftx.distributed import barrier, is_main
 from ftx.errors import UserError
-from ftx.run_folder import RunFolder, of_this_attempt, write_json
+from ftx.run_folder import RunFolder
+from ftx.writing import of_this_attempt, write_json
 
 WRITTEN_BY = "written_by.json"
 # What lies beside the weights in a checkpoint, in Hugging Face layout.

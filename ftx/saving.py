@@ -20,7 +20,8 @@ from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, says_full, size_of
 from ftx.distributed import is_main
 from ftx.heartbeat import beat
-from ftx.run_folder import RunFolder, of_this_attempt
+from ftx.run_folder import RunFolder
+from ftx.writing import of_this_attempt
 
 # Random states, Trainer's own record, configurations, the tokenizer.
 SMALL_FILES = 1 << 20

@@ -13,11 +13,12 @@ from ftx.config.keys import flat
 from ftx.config.schema import TrackingConfig
 from ftx.errors import UserError
 from ftx.metrics_log import last_training_row
-from ftx.run_folder import Membership, RunFolder, write_json
+from ftx.run_folder import Membership, RunFolder
 from ftx.slurm_queue import Job
 from ftx.standing import state_of
 from ftx.sweep_table import Arm
 from ftx.tracking import ensure_parent
+from ftx.writing import write_json
 
 
 @dataclass(frozen=True)

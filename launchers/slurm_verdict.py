@@ -9,8 +9,9 @@ from ftx.attempts import CRASHED, FINISHED, INTERRUPTED, MISTAKE
 from ftx.environment import SlurmJob, slurm_attempt, slurm_job_id
 from ftx.errors import ExitCode
 from ftx.rank_failure import first_failure
-from ftx.run_folder import RunFolder, write_text
+from ftx.run_folder import RunFolder
 from ftx.slurm_queue import first_line, look
+from ftx.writing import write_text
 from launchers.slurm_step import Death, End
 
 

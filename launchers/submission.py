@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ftx.environment import submitting_environment
 from ftx.errors import UserError
-from ftx.run_folder import Phase, RunFolder, Ticket, write_json, write_text
+from ftx.run_folder import Phase, RunFolder, Ticket
 from ftx.slurm_queue import Job, first_line
+from ftx.writing import write_json, write_text
 
 COMMENT = "ftx:"
 # That a run has a job, and a ticket, of its own for.

@@ -57,7 +57,8 @@ def test_what_can_be_read_as_it_is(words, origin, as_it_is):
 
 def test_no_space_for_a_conversion(tmp_path, monkeypatch):
     from ftx.resume import make_readable
-    from ftx.run_folder import RunFolder, write_json
+    from ftx.run_folder import RunFolder
+    from ftx.writing import write_json
 
     checkpoint = tmp_path / "checkpoints" / "step-4"
     (checkpoint / "global_step4").mkdir(parents=True)

@@ -27,8 +27,8 @@ from ftx.data.tokenize import encode_batches
 from ftx.data.workers import MANY_BYTES, Workers, collecting_seldom, processes_for
 from ftx.errors import UserError
 from ftx.progress import Progress
-from ftx.run_folder import write_json
 from ftx.templates import Template
+from ftx.writing import write_json
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ftx.data.sources import held_out_source, sources_of
 from ftx.environment import CHECKOUT
 from ftx.heartbeat import beat
 from ftx.lock import acquire_or_wait, holder
-from ftx.run_folder import publish_folder
+from ftx.writing import publish_folder
 
 # Raised when the same input would become other conversations, or other rows, than before.
 GATHER_VERSION, PREPARE_VERSION = 1, 3

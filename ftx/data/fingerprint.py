@@ -10,7 +10,7 @@ from ftx.data import files, stdlib_docs
 from ftx.data.hooks import TRANSFORMS, hook_fingerprint
 from ftx.data.hub_names import hub_commit
 from ftx.data.sources import held_out_source, hub_split, is_file, sources_of, word_of
-from ftx.run_folder import write_json
+from ftx.writing import write_json
 
 MODEL_FILES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"}
 

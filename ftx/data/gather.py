@@ -18,7 +18,7 @@ from ftx.data.select import Selection, draw, mixture_counts, split
 from ftx.data.sources import Converted, held_out_source, is_file, read_source, read_stdlib, sources_of
 from ftx.errors import UserError
 from ftx.progress import Progress
-from ftx.run_folder import write_json
+from ftx.writing import write_json
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ftx.environment import hub_is_offline
 from ftx.errors import UserError
-from ftx.run_folder import write_text
+from ftx.writing import write_text
 
 log = logging.getLogger(__name__)
 

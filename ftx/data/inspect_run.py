@@ -31,7 +31,7 @@ from ftx.data.render import render
 from ftx.data.store import RowStore
 from ftx.figures import save
 from ftx.progress import Progress, say
-from ftx.run_folder import write_text
+from ftx.writing import write_text
 
 LEFT_OUT = {
     "skipped_rows": "bad rows skipped",
