@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftx import progress
@@ -11,6 +11,7 @@ from ftx.config.compose import ComposedRun, Composition
 from ftx.config.launcher_checks import check_tracking_of_jobs
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_to_yaml
+from ftx.data.fingerprint import pinned
 from ftx.errors import ExitCode, UserError
 from ftx.lock import Held, holder, lock
 from ftx.run_folder import Phase, RunFolder
@@ -91,7 +92,7 @@ def submit_all(waiting: Sequence[Waiting], name: str, sweep: Sweep | None) -> No
     progress.say(cost.text)
     check_cost(cost, waiting[0].composed.run.launcher)
     for one in waiting:
-        describe_on_disk(one.composed, one.folder)
+        describe_on_disk(_pinned(one.composed), one.folder)
     if sweep and not tracking.offline:
         submitted = {one.folder.path for one in waiting}
         sweep.with_parent(tracking, [one for one in sweep.members if sweep.folder_of(one).path in submitted])
@@ -186,6 +187,10 @@ def _phases(one: Waiting) -> Sequence[Phase]:
 def _run_of(one: Waiting, phase: Phase) -> RunConfig:
     scoring = one.composed.scoring
     return scoring if phase is Phase.SCORE and scoring is not None else one.composed.run
+
+
+def _pinned(composed: ComposedRun) -> ComposedRun:
+    return replace(composed, run=pinned(composed.run), scoring=composed.scoring and pinned(composed.scoring))
 
 
 def _run_root(waiting: Sequence[Waiting]) -> Path:

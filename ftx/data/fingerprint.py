@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
@@ -57,6 +58,27 @@ def model_fingerprint(run: RunConfig) -> str:
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix in MODEL_FILES)
     hashes = [f"{file.name}:{_file_hash(file, cache_folder(run))}" for file in files]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def pinned(run: RunConfig) -> RunConfig:
+    """The same run with each revision on the hub as the commit that it stands for now: queued, it may wait for days."""
+    model, data, cache = run.model, run.data, cache_folder(run)
+    if model.weights == "pretrained" and not Path(str(model.name)).expanduser().is_dir():
+        commit = hub_commit(str(model.name), model.revision, kind="model", word="model.name", cache=cache)
+        model = replace(model, revision=commit)
+    commits = {
+        name: hub_split(source, word_of(name), cache).commit
+        for name, source in sources_of(data).items()
+        if data.source in ("hub", "mixture") and not is_file(source)
+    }
+    if data.source == "hub" and commits:
+        data = replace(data, revision=commits[""])
+    elif data.source == "mixture":
+        sources = {
+            name: replace(source, revision=commits.get(name, source.revision)) for name, source in data.sources.items()
+        }
+        data = replace(data, sources=sources)
+    return replace(run, model=model, data=data)
 
 
 def _file_hash(path: Path, cache: Path) -> str:
