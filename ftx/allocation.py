@@ -21,11 +21,11 @@ from ftx.agreement import Fault, Ranks, Said
 from ftx.config.schema import RunConfig, ScheduleConfig, TrackingConfig
 from ftx.disk import free_bytes, in_words, size_of
 from ftx.distributed import join, leave, rank_of
-from ftx.environment import attempt_name
 from ftx.models import without_weights
 from ftx.node_facts import NodeFacts, fault_among, look_around
 from ftx.run_folder import RunFolder
 from ftx.saving import Sizes, check_room, expected_sizes
+from ftx.writing import of_this_attempt
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def check_allocation(
     """
     limits, me = limits or Limits(), rank_of(run)
     ranks = Ranks(folder, me, hosts, tasks_per_node)
-    written = folder.path / f".allocation-{attempt_name()}"
+    written = folder.path / of_this_attempt(".allocation")
     tracking = _Tracking(run.tracking) if me.is_main else None
 
     def look() -> dict[str, Any]:

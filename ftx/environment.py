@@ -91,11 +91,6 @@ def slurm_job() -> SlurmJob:
     return SlurmJob(str(slurm_job_id()), index, slurm_attempt(), os.environ["SLURM_JOB_NODELIST"])
 
 
-def attempt_name() -> str:
-    """Of this start of a job, for what must not be mixed up with another one's."""
-    return this_attempt() or "local"
-
-
 def slurm_hosts() -> list[str]:
     """The nodes of this job, in SLURM's order: ranks fill them one after another."""
     from submitit.slurm.slurm import SlurmJobEnvironment

@@ -123,7 +123,7 @@ def watched(folder: RunFolder, index: int) -> Iterator[None]:
 
 def remove_old_beats(folder: RunFolder) -> None:
     """Those of earlier attempts; for whoever holds the run's lock."""
-    for old in folder.path.glob(".heartbeat-*"):
+    for old in folder.path.glob(".heartbeat*"):
         if _current is None or old != folder.heartbeats:
             shutil.rmtree(old, ignore_errors=True)
 

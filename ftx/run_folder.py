@@ -18,7 +18,6 @@ from typing import Any
 from ftx.config.identity import run_hash
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_from_yaml, run_to_yaml
-from ftx.environment import attempt_name
 from ftx.errors import Fenced
 from ftx.lock import Lock, holder
 from ftx.writing import of_this_attempt, publish_folder, put_away, write_json, write_text
@@ -126,7 +125,7 @@ class RunFolder:
     @property
     def heartbeats(self) -> Path:
         """Of the ranks, as long as they work; an attempt that is thought dead cannot pass for this one."""
-        return self.path / f".heartbeat-{attempt_name()}"
+        return self.path / of_this_attempt(".heartbeat")
 
     def predictions(self, task: str) -> Path:
         return self.path / "predictions" / f"{task}.jsonl"

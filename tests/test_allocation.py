@@ -36,6 +36,12 @@ HOSTS = ("alpha", "beta", "gamma")
 GENEROUS = Limits()
 
 
+@pytest.fixture(autouse=True)
+def attempt(monkeypatch):
+    """What the ranks note, they note of their start of their job: the tests are of it too."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+
+
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
     return RunFolder(tmp_path / "run")

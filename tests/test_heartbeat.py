@@ -146,11 +146,11 @@ def test_another_attempt_has_beats_of_its_own(folder, monkeypatch):
     Heartbeat(folder.heartbeats, 0)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with watched(folder, 0):
-        assert len(list(folder.path.glob(".heartbeat-*"))) == 3
+        assert len(list(folder.path.glob(".heartbeat*"))) == 3
         remove_old_beats(folder)
-        assert list(folder.path.glob(".heartbeat-*")) == [folder.heartbeats]
+        assert list(folder.path.glob(".heartbeat*")) == [folder.heartbeats]
     remove_old_beats(folder)
-    assert list(folder.path.glob(".heartbeat-*")) == []
+    assert list(folder.path.glob(".heartbeat*")) == []
 
 
 def test_a_thread_that_holds_the_interpreter_in_c_shows_where(folder):
