@@ -34,12 +34,7 @@ from ftx.saving import expected_sizes
 
 HOSTS = ("alpha", "beta", "gamma")
 GENEROUS = Limits()
-
-
-@pytest.fixture(autouse=True)
-def attempt(monkeypatch):
-    """What the ranks note, they note of their start of their job: the tests are of it too."""
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
+JOB = "17"
 
 
 @pytest.fixture
@@ -71,6 +66,15 @@ def checked(folder, count, *, tasks_per_node=1, limits=GENEROUS, planted=None, w
     return {rank: ended(process, given[rank][1]) for rank, process in processes.items()}
 
 
+def noted(folder):
+    """The failure that the ranks noted first; each start of each job has notes of its own."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("SLURM_JOB_ID", JOB)
+        found = first_failure(folder)
+        forget_failure(folder)
+    return found
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -82,7 +86,7 @@ def given_to(folder, rank, count, tasks_per_node, port, limits, plant):
     here = {
         **{"RANK": rank, "LOCAL_RANK": rank % tasks_per_node, "WORLD_SIZE": count},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-        **{"SLURMD_NODENAME": HOSTS[rank // tasks_per_node], "SLURM_JOB_ID": 17},
+        **{"SLURMD_NODENAME": HOSTS[rank // tasks_per_node], "SLURM_JOB_ID": JOB},
     }
     environment = {name: str(value) for name, value in here.items()}
     into = folder.path.parent / f"rank-{rank}"
@@ -127,7 +131,7 @@ def test_a_whole_allocation(folder):
     said = r"preflight: 4 ranks on alpha, beta, all-reduce 16\.0 MiB [\d.]+ GB/s, [\d.,]+ GiB free"
     assert re.search(f"{said}$", line), line
     assert list(folder.path.glob(".*")) == []
-    assert first_failure(folder) is None
+    assert noted(folder) is None
 
 
 def test_the_bandwidth_of_a_ring():
@@ -144,14 +148,14 @@ def test_ranks_that_do_not_come(folder, without, text):
     described(folder, 4)
     raised = checked(folder, 4, tasks_per_node=2, limits=Limits(come=3), without=without)
     assert set(raised.values()) == {f"RuntimeError: {text}"}
-    assert first_failure(folder) == RankFailure(without[0], text)
+    assert noted(folder) == RankFailure(without[0], text)
 
 
 def test_the_first_rank_does_not_come(folder):
     described(folder, 2)
     raised = checked(folder, 2, limits=Limits(come=3), without=[0])
     assert re.match(r"RuntimeError: alpha: rank 0 cannot be reached at 127.0.0.1:\d+ \(Connection refused\)", raised[1])
-    assert first_failure(folder).rank == 0
+    assert noted(folder).rank == 0
 
 
 @pytest.mark.parametrize("late", [0, 1])
@@ -178,7 +182,7 @@ def test_a_node_with_another_package(folder, odd):
     usual = HOSTS[1 if odd == 0 else 0]
     text = f"{HOSTS[odd]}: has other software: datasets 9.9.9 ({usual}: {installed('datasets')})"
     assert raised == dict.fromkeys(range(3), f"RuntimeError: {text}")
-    assert first_failure(folder) == RankFailure(odd, text)
+    assert noted(folder) == RankFailure(odd, text)
 
 
 def have_another_package(run, folder):
@@ -211,7 +215,7 @@ def test_a_node_with_other_code(folder, tmp_path):
     subprocess.run([sys.executable, "-c", code], env=here, cwd=tmp_path, check=True, timeout=DEADLINE_SECONDS)
     text = "beta: has other software: another ftx/data/inspection.py than alpha, another ftx/loss.py than alpha"
     assert into.read_text() == ended(one, path.parent / "rank-0") == f"RuntimeError: {text}"
-    assert first_failure(folder) == RankFailure(1, text)
+    assert noted(folder) == RankFailure(1, text)
 
 
 def test_a_node_that_does_not_see_the_run(folder):
@@ -219,7 +223,7 @@ def test_a_node_that_does_not_see_the_run(folder):
     raised = checked(folder, 2, limits=Limits(see=0.5), planted={1: be_elsewhere})
     text = f"beta: does not see what alpha writes to run_root={folder.path.parent}"
     assert raised == dict.fromkeys(range(2), f"RuntimeError: {text}")
-    assert first_failure(folder) == RankFailure(1, text)
+    assert noted(folder) == RankFailure(1, text)
     assert list(folder.path.glob(".allocation*")) == []
 
 
@@ -241,7 +245,7 @@ def test_data_that_a_node_does_not_have(folder, nodes):
     else:
         text = f"UserError: alpha, beta: {word} is not there; put it where the nodes of the cluster see it"
         assert raised == dict.fromkeys(range(2), text)
-    assert first_failure(folder).mistake == (nodes != [1])
+    assert noted(folder).mistake == (nodes != [1])
 
 
 def look_for_other_data(run, folder):
@@ -424,7 +428,7 @@ def test_a_job_on_slurm(place):
     status = folder.read_status()
     assert (status.state, status.job_id) == ("failed", "17")
     assert status.reason.startswith("rank 1: beta: has other software: datasets 9.9.9 (alpha: ")
-    forget_failure(folder)
+    assert status.reason == str(noted(folder))
     assert job_of(folder) == [ExitCode.FINISHED] * 2
     assert folder.read_status().state == "finished"
     assert "preflight: 2 ranks on alpha, beta, " in folder.log.read_text()
