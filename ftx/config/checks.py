@@ -56,10 +56,6 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "schedule.save_weights": (lambda run: run.schedule.epochs != 0, "schedule.epochs=0 trains nothing"),
     "schedule.profile_steps": (lambda run: run.schedule.epochs != 0, "schedule.epochs=0 trains nothing"),
     "hardware.strategy": (lambda run: ranks(run) > 1, "one process has nothing to share"),
-    "launcher.watchdog_min": (
-        lambda run: ranks(run) > 1 or run.launcher.name != "local",
-        "nobody looks after a process that is alone",
-    ),
     "hardware.threads": (lambda run: run.hardware.device == "cpu", "only hardware=cpu does"),
     "hardware.activation_offload": (
         lambda run: run.hardware.activation_checkpointing,
