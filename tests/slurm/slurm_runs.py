@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
-DEADLINE_SECONDS = 240
+DEADLINE_SECONDS = 600
 WORDS = (
     "data.limit=200",
     "data.holdout=0.05",
