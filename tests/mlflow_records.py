@@ -50,12 +50,12 @@ def write_row(folder: RunFolder, step: int) -> None:
     tokens = {"total_tokens": 512 * step, "supervised_tokens": 100 * step}
     speed = {"per_device_tps": 4000.0 + step, "mfu": None, "step_seconds": 0.125, "memory_gib": 1.5}
     if step % 50 == 0:
-        metrics_log.append(folder.metrics, {"step": step, "epoch": step / 50, "eval_loss": loss + 0.5})
+        metrics_log.append(folder, folder.metrics, {"step": step, "epoch": step / 50, "eval_loss": loss + 0.5})
         metrics_log.append(
-            folder.system, {"step": step, "system/cpu_percent": 50.0, "system/process_memory_gib": step / 100}
+            folder, folder.system, {"step": step, "system/cpu_percent": 50.0, "system/process_memory_gib": step / 100}
         )
     row = {"step": step, "epoch": step / 50, "learning_rate": 1e-3, "train_loss": loss, "grad_norm": 1.0}
-    metrics_log.append(folder.metrics, {**row, **tokens, **speed})
+    metrics_log.append(folder, folder.metrics, {**row, **tokens, **speed})
 
 
 def write_results(folder: RunFolder, accuracy: float = 0.75) -> None:
