@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -18,7 +18,7 @@ from ftx.config.schema import DataConfig
 from ftx.environment import processors
 
 # A process of ftx's own and not one of multiprocessing's, which would import the parent's main module, torch and all.
-_START = "from ftx.data.workers import serve; serve()"
+START = "from ftx.data.workers import serve; serve()"
 
 
 # From so many bytes, or rows where their size is not known, several processes gain more than starting them takes.
@@ -54,7 +54,7 @@ class Workers:
         self._all = [
             # A session of its own: Ctrl-C is for the parent, at whose end they read the end of their input.
             subprocess.Popen(
-                [sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                [sys.executable, "-c", START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
             )
             for _ in range(count)
         ]
@@ -100,23 +100,25 @@ class Workers:
 
 
 def serve() -> None:
-    """What such a process does until its input ends; a signal that all of a job gets is for the parent."""
+    """What such a process does until its parent is gone; a signal that all of a job gets is for the parent."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # What a user's own function prints must not get between the answers.
     os.dup2(2, 1)
-    sys.path[:], module, name, arguments = pickle.load(source)
-    with collecting_seldom():
-        _answer(source, sink, f"{module}:{name}", arguments)
+    # Its end may come at any moment, also in the middle of what it sends or reads: nobody is left to hear of it.
+    with suppress(EOFError, pickle.UnpicklingError, BrokenPipeError):
+        sys.path[:], module, name, arguments = pickle.load(source)
+        with collecting_seldom():
+            _answer(source, sink, f"{module}:{name}", arguments)
+    # And what it could not hand over any more is not to be tried again.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _answer(source: Any, sink: Any, factory: str, arguments: tuple[Any, ...]) -> None:
     function = None
     while True:
-        try:
-            chunk = pickle.load(source)
-        except EOFError:
-            return
+        chunk = pickle.load(source)
         try:
             function = function or pkgutil.resolve_name(factory)(*arguments)
             answer = (True, function(chunk))

@@ -2,15 +2,18 @@
 
 import json
 import os
+import pickle
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from ftx.config.compose import compose
 from ftx.data.prepare import Prepared, prepare
-from ftx.data.workers import Workers, processes_for
+from ftx.data.workers import START, Workers, processes_for
 from ftx.environment import processors
 from ftx.errors import UserError
 
@@ -127,3 +130,19 @@ def test_small_sets_are_for_one_process_and_large_ones_for_all_processors():
     assert processes_for(data, many=False) == 1
     assert processes_for(data, many=True) == min(processors(), 32)
     assert processes_for(compose("data=jsonl", "data.path=x.csv", "data.processes=5").data, many=False) == 5
+
+
+@pytest.mark.parametrize("read", [0, 10, -10], ids=["nothing", "half of what to make", "half a chunk"])
+def test_a_parent_that_dies_leaves_quiet_processes(read):
+    said = pickle.dumps((sys.path, Squares.__module__, Squares.__qualname__, (7,))) + pickle.dumps(CHUNKS[4])
+    process = subprocess.Popen([sys.executable, "-c", START], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    assert process.communicate(said[:read]) == (b"", b"")
+    assert process.returncode == 0
+
+
+def test_so_does_one_that_dies_before_the_answer():
+    said = pickle.dumps((sys.path, Squares.__module__, Squares.__qualname__, (7,))) + pickle.dumps(CHUNKS[4])
+    process = subprocess.Popen([sys.executable, "-c", START], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    process.stdout.close()
+    assert process.communicate(said)[1] == b"this must not get between the answers\n"
+    assert process.returncode == 0
