@@ -19,6 +19,7 @@ from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.distributed import end_process, join, leave, rank_of
+from ftx.engines.choose import ELSEWHERE, engine_of
 from ftx.environment import Rank, announce_cpu, slurm_hosts, slurm_job_id
 from ftx.errors import ExitCode, Fenced, Interrupted, UserError
 from ftx.heartbeat import beat, remove_old_beats, watched
@@ -31,9 +32,10 @@ from ftx.rank_failure import RankFailure, first_failure, note_failure
 from ftx.resume import make_readable
 from ftx.run_folder import TRAINED, Phase, RunFolder, remove_leftovers
 from ftx.scores import describe
-from ftx.scoring import check_task, keep_result, score_task
+from ftx.scoring import answer_share, keep_result, score_task
 from ftx.stopping import WARNING, StopRequest, listening
 from ftx.strategies import forget_sharing
+from ftx.tasks.registry import task_called
 from ftx.tasks.task import TaskInput
 from ftx.tracking import Tracker
 from ftx.trainer import train
@@ -56,7 +58,7 @@ def run_job(folder: RunFolder, phase: Phase = Phase.ALL, *, supersedes: Callable
     rank = rank_of(run)
     with listening() as stop, _seen_by_a_watchdog(folder, run, rank):
         if not rank.is_main:
-            return _other_rank(folder, run, rank, stop)
+            return _other_rank(folder, run, rank, stop, phase)
         try:
             with hold(folder, stop, supersedes, queued=on_slurm(run)) as ours:
                 return _held_job(ours, run, stop, phase)
@@ -122,14 +124,17 @@ def _how_it_ended(folder: RunFolder, run: RunConfig, error: BaseException) -> tu
     return "failed", reason, ExitCode.FAILED
 
 
-def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest) -> ExitCode:
-    """Take part in the training; rank 0 does what is left of the run."""
+def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest, phase: Phase) -> ExitCode:
+    """Take part in the training and in the scoring; rank 0 does what is left of the run."""
     try:
         with stop.at_once():
             _set_up(run)
             _check_allocation(folder, run)
+            prepared = prepare(run)
             if run.schedule.epochs != 0 and not folder.model.exists():
-                _train(folder, run, prepare(run), stop, on_row=lambda: None)
+                _train(folder, run, prepared, stop, on_row=lambda: None)
+            if phase is not Phase.TRAIN:
+                _score(folder, run, prepared, None)
         return ExitCode.FINISHED
     except Interrupted:
         return ExitCode.INTERRUPTED
@@ -153,19 +158,39 @@ def _train_and_score(
     prepared = prepare(run)
     progress.say(prepared.counts.describe())
     for task in folder.missing_tasks(run):
-        check_task(task, prepared)
+        task_called(task).check(prepared, run.evaluation)
     model = None
     if phase is not Phase.SCORE and run.schedule.epochs != 0 and not folder.model.exists():
         model = _train(folder, run, prepared, stop, on_row)
-    for task in folder.missing_tasks(run) if phase is not Phase.TRAIN else []:
+    if phase is not Phase.TRAIN:
+        _score(folder, run, prepared, model)
+
+
+def _score(folder: RunFolder, run: RunConfig, prepared: Prepared, model: PreTrainedModel | None) -> None:
+    """Every task that has no score: each rank answers its share, and the first one waits for all and scores."""
+    rank = rank_of(run)
+    for task in folder.missing_tasks(run):
         beat(f"score {task}")
-        if model is None:
+        if model is None and run.evaluation.engine not in ELSEWHERE:
             model = _model_to_score(folder, run, prepared)
-        given = TaskInput(model, prepared, run.evaluation.limit, run.evaluation.batch_size, run.seed)
         with computing(run):
-            result = score_task(task, given)
-        scores = keep_result(folder, run, task, result)
-        progress.say(describe({task: scores[task]}))
+            engine = engine_of(run, prepared, model, folder)
+            given = TaskInput(engine, model, prepared, run.evaluation, run.seed, folder.predictions_folder(task))
+            answer_share(folder, run, task, given, rank)
+        if rank.is_main:
+            scores = keep_result(folder, run, task, score_task(folder, run, task, given, _look(folder, task)))
+            progress.say(describe({task: scores[task]}))
+
+
+def _look(folder: RunFolder, task: str) -> Callable[[int], None]:
+    """While the other ranks are at it: raises RuntimeError where one of them has failed."""
+
+    def look(done: int) -> None:
+        beat(f"waiting for the other ranks' part of {task}", done, "item")
+        if (failure := first_failure(folder)) is not None:
+            raise RuntimeError(str(failure))
+
+    return look
 
 
 def _model_to_score(folder: RunFolder, run: RunConfig, prepared: Prepared) -> PreTrainedModel:
@@ -188,6 +213,8 @@ def _set_up(run: RunConfig) -> None:
     if run.hardware.device == "cpu":
         torch.set_num_threads(run.hardware.threads or torch.get_num_threads())
         keep_freed_memory()
+    elif ranks(run) > 1:
+        torch.cuda.set_device(rank_of(run).local)
     set_device_options(run)
     disable_progress_bar()
 

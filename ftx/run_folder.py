@@ -17,6 +17,7 @@ from typing import Any
 
 from ftx.config.identity import run_hash
 from ftx.config.schema import RunConfig
+from ftx.config.scored_with import scoring_settings
 from ftx.config.stored import run_from_yaml, run_to_yaml
 from ftx.errors import Fenced
 from ftx.lock import Lock, holder
@@ -130,6 +131,10 @@ class RunFolder:
     def predictions(self, task: str) -> Path:
         return self.path / "predictions" / f"{task}.jsonl"
 
+    def predictions_folder(self, task: str) -> Path:
+        """What a task keeps while it works, and of its own."""
+        return self.path / "predictions" / task
+
     def check_ours(self) -> None:
         """Right before whatever is written; raises Fenced where the lock that we held is ours no longer."""
         if self.held is not None and not self.held.is_ours():
@@ -209,8 +214,11 @@ class RunFolder:
     def missing_tasks(self, run: RunConfig) -> list[str]:
         """The tasks that the run is asked for and has no score of, or one of other evaluation settings."""
         scores, scored_with = self.read_scores(), self.read_scored_with()
-        wanted = scoring_settings(run)
-        return [task for task in run.evaluation.tasks if task not in scores or scored_with.get(task) != wanted]
+        return [
+            task
+            for task in run.evaluation.tasks
+            if task not in scores or scored_with.get(task) != scoring_settings(run, task)
+        ]
 
     def is_complete(self, run: RunConfig) -> bool:
         """Nothing of what the run asks for is missing."""
@@ -220,11 +228,6 @@ class RunFolder:
     def read_provenance(self) -> dict[str, Any]:
         provenance: dict[str, Any] = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
         return provenance
-
-
-def scoring_settings(run: RunConfig) -> dict[str, Any]:
-    """What a score depends on besides the run itself."""
-    return {"limit": run.evaluation.limit}
 
 
 def find_run_folder(run: RunConfig, data_fingerprint: str, model_fingerprint: str) -> RunFolder:

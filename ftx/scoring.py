@@ -1,28 +1,41 @@
-"""The tasks by name, and how their results are kept."""
+"""A model is scored on a task: items, their records, what they are worth, and how that is kept."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ftx.config.schema import RunConfig
-from ftx.data.prepare import Prepared
+from ftx.config.scored_with import answering_settings, scoring_settings
+from ftx.environment import Rank
 from ftx.figures import save
-from ftx.run_folder import RunFolder, scoring_settings
-from ftx.tasks import classification, loss
-from ftx.tasks.task import TaskInput, TaskResult
+from ftx.run_folder import RunFolder
+from ftx.tasks.records import Records
+from ftx.tasks.registry import task_called
+from ftx.tasks.speed import speed_scores
+from ftx.tasks.task import Item, TaskResult
 
-SCORES = {"classification": classification.score, "loss": loss.score}
-CHECKS = {"classification": classification.check}
-
-
-def check_task(name: str, prepared: Prepared) -> None:
-    """Raise UserError for data that the task cannot be scored on."""
-    if name in CHECKS:
-        CHECKS[name](prepared)
+if TYPE_CHECKING:
+    from ftx.tasks.task import TaskInput
 
 
-def score_task(name: str, given: TaskInput) -> TaskResult:
-    """Score a model on one task; base and tuned models take the same way."""
-    return SCORES[name](given)
+def answer_share(folder: RunFolder, run: RunConfig, name: str, given: "TaskInput", rank: Rank) -> None:
+    """This rank's part of what is not answered yet; the records are on disk when it returns."""
+    task, records = task_called(name), _records(folder, run, name, rank)
+    share = records.share(task.items(given.prepared, given.evaluation))
+    by_id = {item.id: item for item in share}
+    if share:
+        task.answer(given, share, lambda record: records.keep(by_id[record["id"]], record))
+
+
+def score_task(
+    folder: RunFolder, run: RunConfig, name: str, given: "TaskInput", look: Callable[[int], None]
+) -> TaskResult:
+    """What all ranks' records are worth; waits for the other ranks', calling ``look`` meanwhile."""
+    task = task_called(name)
+    items: list[Item] = task.items(given.prepared, given.evaluation)
+    records = _records(folder, run, name, Rank()).all_of(items, look)
+    result = task.score(items, records, given.evaluation)
+    return TaskResult({**result.scores, **speed_scores(records)}, result.predictions, result.figures)
 
 
 def keep_result(folder: RunFolder, run: RunConfig, task: str, result: TaskResult) -> dict[str, Any]:
@@ -36,5 +49,10 @@ def keep_result(folder: RunFolder, run: RunConfig, task: str, result: TaskResult
         save(figure, folder.figures / name)
     scores = {**folder.read_scores(), task: result.scores}
     folder.write_json(folder.path / "scores.json", scores)
-    folder.write_json(folder.path / "scored_with.json", {**folder.read_scored_with(), task: scoring_settings(run)})
+    scored_with = {**folder.read_scored_with(), task: scoring_settings(run, task)}
+    folder.write_json(folder.path / "scored_with.json", scored_with)
     return scores
+
+
+def _records(folder: RunFolder, run: RunConfig, name: str, rank: Rank) -> Records:
+    return Records(folder.predictions_folder(name), answering_settings(run, name), rank)

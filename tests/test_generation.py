@@ -59,12 +59,18 @@ def test_answers_equal_an_argmax_loop_for_any_batch_size(model, batch_size):
     lengths = {len(answer) for answer in expected}
     assert 0 in lengths
     assert len(lengths) > 2
-    done: list[int] = []
+    heard: dict[int, list[int]] = {}
+    sizes = []
+
+    def hear(chosen, batch):
+        heard.update(zip(chosen, batch, strict=True))
+        sizes.append(len(chosen))
+
     answers = generate(
-        model, PROMPTS, max_new_tokens=12, batch_size=batch_size, stop_ids=stop_ids, pad_id=0, on_done=done.append
+        model, PROMPTS, max_new_tokens=12, batch_size=batch_size, stop_ids=stop_ids, pad_id=0, on_batch=hear
     )
-    assert answers == expected
-    assert done == [min(at + batch_size, len(PROMPTS)) for at in range(0, len(PROMPTS), batch_size)]
+    assert answers == expected == [heard[at] for at in range(len(PROMPTS))]
+    assert sizes == [min(batch_size, len(PROMPTS) - at) for at in range(0, len(PROMPTS), batch_size)]
 
 
 def test_what_a_checkpoint_says_about_sampling_and_penalties_does_not_apply(model):

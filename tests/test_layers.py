@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.holding",
         "ftx.while_ours",
         "ftx.templates",
+        "ftx.tool_calls",
         "ftx.throughput",
         "ftx.stopping",
         "ftx.heartbeat",
@@ -69,7 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.partitions",
         "ftx.strategies",
     ),
-    ("ftx.generation", "ftx.scoring", "ftx.tasks"),
+    ("ftx.generation", "ftx.engines", "ftx.scoring", "ftx.tasks"),
     (
         "ftx.job",
         "ftx.allocation",

@@ -62,7 +62,7 @@ def test_the_folder(first):
     contract |= {"scores.json", "predictions", "status.json"}
     assert names_in(folder.path) == contract | {"figures", "scored_with.json", "system.jsonl"}
     assert checkpoints_of(folder) == {"step-9"}
-    assert names_in(folder.path / "predictions") == {"classification.jsonl"}
+    assert names_in(folder.path / "predictions") == {"classification.jsonl", "classification"}
     status = json.loads((folder.path / "status.json").read_text())
     assert (status["state"], status["reason"], status["job_id"]) == ("finished", "", None)
     assert status["mlflow_run_id"]
@@ -140,7 +140,7 @@ def test_the_same_command_again(first):
     more = place.train(*WORDS, "evaluation.tasks=[classification,loss]")
     assert more.code == 0
     assert folder.read_scores().keys() == {"classification", "loss"}
-    assert names_in(folder.path / "predictions") == {"classification.jsonl", "loss.jsonl"}
+    assert names_in(folder.path / "predictions") == {"classification.jsonl", "classification", "loss.jsonl", "loss"}
     untouched = [folder.model / "model.safetensors", folder.metrics, folder.predictions("classification")]
     assert all(path.stat().st_mtime_ns == written[path] for path in untouched)
 

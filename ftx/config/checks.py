@@ -64,6 +64,13 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "hardware.tf32": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.cudnn_benchmark": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
+    "evaluation.url": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),
+    "evaluation.served_model": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),
+    "evaluation.top_p": (lambda run: run.evaluation.temperature > 0, "evaluation.temperature=0 draws nothing"),
+    "evaluation.classification": (
+        lambda run: "classification" in run.evaluation.tasks,
+        "evaluation.tasks has no classification",
+    ),
     "evaluation.hardware": (lambda run: bool(run.evaluation.tasks), "evaluation.tasks=[] scores nothing"),
     **LAUNCHER_READ_WHEN,
 }

@@ -259,16 +259,36 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class ClassificationConfig:
+    """How evaluation.tasks=[classification] finds out what the model would answer."""
+
+    # generation: let it write. likelihood: which of the labels' answers is the likeliest; never an invalid one.
+    by: str = key("generation", choices=("generation", "likelihood"))
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What a model is scored by."""
 
     tasks: list[str] = key(["loss"])
-    # At most so many held-out conversations; null: all.
+    # At most so many items of each task; null: all.
     limit: int | None = key(None, minimum=1)
-    engine: str = key("transformers", choices=("transformers",))
+    # Who answers: the loaded model in batches, or with continuous batching; vLLM; a server that speaks OpenAI's API.
+    engine: str = key("transformers", choices=("transformers", "continuous", "vllm", "openai"))
+    # Of the server, up to and with /v1; and what it calls the model, null: the only one it has.
+    url: str | None = None
+    served_model: str | None = None
+    # Questions that are answered at once.
     batch_size: int = key(64, minimum=1)
+    # 0: always the likeliest token.
+    temperature: float = key(0.0, minimum=0)
+    # Above temperature 0: only the fewest tokens that together have this probability.
+    top_p: float = key(1.0, above=0, maximum=1)
+    # The most that an answer may have; null: what the task says.
+    max_new_tokens: int | None = key(None, minimum=1)
     # The hardware choice that a trained run is scored on, by a job of its own with one process; null: the run's own.
     hardware: str | None = None
+    classification: ClassificationConfig = section(ClassificationConfig)
 
 
 @dataclass(frozen=True)

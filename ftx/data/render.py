@@ -55,10 +55,19 @@ def render(conversation: Conversation, template: Template, special_tokens: Mappi
 
 def render_prompt(conversation: Conversation, template: Template, special_tokens: Mapping[str, Any]) -> Rendered:
     """Everything before the last assistant turn, and the header of the turn that the model has to write."""
+    return render_question(before_the_answer(conversation), template, special_tokens)
+
+
+def render_question(conversation: Conversation, template: Template, special_tokens: Mapping[str, Any]) -> Rendered:
+    """The whole conversation so far, and the header of the turn that the model has to write."""
+    return _render(conversation, template, special_tokens, add_generation_prompt=True)
+
+
+def before_the_answer(conversation: Conversation) -> Conversation:
+    """The conversation up to its last assistant turn."""
     messages = conversation.messages
     last = max(at for at, message in enumerate(messages) if message["role"] == "assistant")
-    before = replace(conversation, messages=messages[:last])
-    return _render(before, template, special_tokens, add_generation_prompt=True)
+    return replace(conversation, messages=messages[:last])
 
 
 @dataclass(frozen=True)

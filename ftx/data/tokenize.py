@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from ftx.data.conversation import Conversation
 from ftx.data.encode import Encoder, TokenBatch, control_tokens, exact_encoder
 from ftx.data.guard import Guard, Noticed
-from ftx.data.render import BatchRenderer, RenderedBatch, render_prompt
+from ftx.data.render import BatchRenderer, RenderedBatch, before_the_answer, render_question
 from ftx.errors import UserError
 from ftx.templates import Template
 
@@ -47,8 +47,15 @@ def tokenize_prompts(
     conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, template: Template
 ) -> list[list[int]]:
     """What ``render_prompt`` gives, as tokens: the same ones that ``tokenize`` has before the last answer."""
+    return tokenize_questions(list(map(before_the_answer, conversations)), tokenizer, template)
+
+
+def tokenize_questions(
+    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, template: Template
+) -> list[list[int]]:
+    """What ``render_question`` gives, as tokens."""
     guard = Guard(control_tokens(tokenizer), Noticed())
-    rendered = [render_prompt(guard(one), template, tokenizer.special_tokens_map) for one in conversations]
+    rendered = [render_question(guard(one), template, tokenizer.special_tokens_map) for one in conversations]
     input_ids, _ = _separate(exact_encoder(tokenizer)(rendered))
     return [ids.tolist() for ids in input_ids]
 

@@ -1,57 +1,91 @@
 """One label of a few, answered as JSON with one key (``{"area":"network"}``); an answer of another form is wrong."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from ftx.config.schema import EvaluationConfig
 from ftx.data.conversation import Conversation
 from ftx.data.prepare import Prepared
-from ftx.data.tokenize import stop_ids, tokenize_prompts
 from ftx.errors import UserError
-from ftx.figures import confusion_matrix
-from ftx.generation import generate
-from ftx.progress import Progress
-from ftx.tasks.classification_scores import score_classification
-from ftx.tasks.task import TaskInput, TaskResult
+from ftx.tasks.asking import ask
+from ftx.tasks.task import Item, Keep, Record, TaskInput, TaskResult
 
 # Room for an answer that is wrong at length before it is cut off.
 SPARE_TOKENS = 8
 
 
-def check(prepared: Prepared) -> None:
+def check(prepared: Prepared, evaluation: EvaluationConfig) -> None:
     """Raise UserError, before anything is trained, for held-out data or a template that cannot be scored so."""
+    from ftx.data.tokenize import stop_ids
+
     for conversation in prepared.held_out:
         gold_label(conversation)
     stop_ids(prepared.tokenizer, prepared.template)
-
-
-def score(given: TaskInput) -> TaskResult:
-    """Generate an answer to every held-out question and compare; every label that was held out is a valid answer."""
-    tokenizer, template = given.prepared.tokenizer, given.prepared.template
-    gold = [gold_label(conversation) for conversation in given.conversations]
-    key = next(iter(json.loads(gold_text(given.conversations[0]))))
-    valid = {gold_label(conversation) for conversation in given.prepared.held_out}
-    encoded = tokenize_prompts(given.conversations, tokenizer, template)
-    answers = tokenizer([gold_text(one) for one in given.conversations], add_special_tokens=False)["input_ids"]
-    with Progress("score classification", len(encoded), unit="item") as progress:
-        generated = generate(
-            given.model,
-            encoded,
-            max_new_tokens=max(map(len, answers)) + SPARE_TOKENS,
-            batch_size=given.batch_size,
-            stop_ids=stop_ids(tokenizer, template),
-            pad_id=tokenizer.pad_token_id or 0,
-            on_done=progress.show,
+    if evaluation.classification.by == "likelihood" and evaluation.engine in ("openai", "vllm"):
+        raise UserError(
+            f"evaluation.engine={evaluation.engine}: evaluation.classification.by=likelihood needs the model's own "
+            "probabilities; use by=generation, or evaluation.engine=transformers"
         )
-    texts = tokenizer.batch_decode(generated, skip_special_tokens=False)
-    predicted = [read_label(text, key, valid) for text in texts]
-    labels = sorted({*gold, *(answer for answer in predicted if answer is not None)})
+
+
+def items(prepared: Prepared, evaluation: EvaluationConfig) -> list[Item]:
+    """Every held-out question, with its label and all labels: each that was held out is a valid answer."""
+    from ftx.data.render import before_the_answer
+
+    answers = {gold_label(conversation): gold_text(conversation) for conversation in prepared.held_out}
+    return [
+        Item(
+            conversation.id,
+            before_the_answer(conversation).messages,
+            conversation.tools,
+            gold={"label": gold_label(conversation), "answers": answers},
+        )
+        for conversation in prepared.held_out[: evaluation.limit]
+    ]
+
+
+def answer(given: TaskInput, items: Sequence[Item], keep: Keep) -> None:
+    """Records have the ``text`` of an answer, or the log-likelihood of each label's."""
+    if given.evaluation.classification.by == "likelihood":
+        from ftx.tasks.likelihood import likeliest_answers
+
+        likeliest_answers(given, items, items[0].gold["answers"], keep)
+        return
+    tokenizer = given.prepared.tokenizer
+    texts = tokenizer(list(items[0].gold["answers"].values()), add_special_tokens=False)["input_ids"]
+    ask(given, items, keep, task="classification", max_new_tokens=max(map(len, texts)) + SPARE_TOKENS)
+
+
+def score(items: Sequence[Item], records: Sequence[Record], evaluation: EvaluationConfig) -> TaskResult:
+    """Accuracy, F1 and confusions; an answer that names no label is wrong and counted as invalid."""
+    from ftx.figures import confusion_matrix
+    from ftx.tasks.classification_scores import score_classification
+
+    answers = items[0].gold["answers"]
+    key = next(iter(json.loads(next(iter(answers.values())))))
+    gold = [item.gold["label"] for item in items]
+    predicted = [read_record(record, key, answers) for record in records]
+    labels = sorted({*gold, *(label for label in predicted if label is not None)})
     result = score_classification(gold, predicted, labels)
     predictions = [
-        {"id": one.id, "gold": right, "predicted": answer, "text": text}
-        for one, right, answer, text in zip(given.conversations, gold, predicted, texts, strict=True)
+        {
+            "id": item.id,
+            "gold": right,
+            "predicted": label,
+            "correct": label == right,
+            **{name: record[name] for name in ("text", "likelihoods") if name in record},
+        }
+        for item, right, label, record in zip(items, gold, predicted, records, strict=True)
     ]
     figure = confusion_matrix(result.confusion, result.labels, result.columns, "Held-out answers")
     return TaskResult(result.as_scores(), predictions, {"classification.confusion": figure})
+
+
+def read_record(record: Record, key: str, labels: Collection[str]) -> str | None:
+    """The label that a record stands for."""
+    if "likelihoods" in record:
+        return max(record["likelihoods"], key=record["likelihoods"].__getitem__)
+    return read_label(record["text"], key, labels)
 
 
 def gold_text(conversation: Conversation) -> str:

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from scored_alone import scored_alone
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ftx.attention import PACKED_CPU, register
+from ftx.config.schema import EvaluationConfig
 from ftx.data.conversation import Conversation, to_stored
 from ftx.data.conversation_store import ConversationStore, ConversationWriter
 from ftx.data.cost import Cost
@@ -14,8 +16,8 @@ from ftx.data.prepare import Counts, Prepared
 from ftx.data.store import RowStore, TokenStore, TokenWriter, write_members
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.errors import UserError
-from ftx.tasks.classification import gold_label, read_label, score
-from ftx.tasks.task import TaskInput
+from ftx.tasks import classification
+from ftx.tasks.classification import gold_label, read_label
 from ftx.templates import load_template
 
 LABELS = ("os", "net", "7")
@@ -118,7 +120,7 @@ def scored(tmp_path, model: Qwen3ForCausalLM, gold: list[str], limit: int | None
         cost=Cost(),
         folder=tmp_path,
     )
-    return score(TaskInput(model, prepared, limit, 2, seed=0))
+    return scored_alone(classification, model, prepared, EvaluationConfig(batch_size=2, limit=limit))
 
 
 def tokens_of(text: str) -> list[int]:
@@ -139,7 +141,13 @@ def test_a_model_that_always_says_os_is_right_where_os_is_right(tmp_path):
     assert result.scores["macro_f1"]["value"] == pytest.approx(0.375)
     assert result.scores["invalid_rate"]["value"] == 0
     assert result.predictions == [
-        {"id": f"areas.jsonl:{number}", "gold": label, "predicted": "os", "text": '{"area":"os"}'}
+        {
+            "id": f"areas.jsonl:{number}",
+            "gold": label,
+            "predicted": "os",
+            "correct": label == "os",
+            "text": '{"area":"os"}',
+        }
         for number, label in enumerate(GOLD)
     ]
 

@@ -6,14 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from scored_alone import scored_alone
 from torch.nn.functional import cross_entropy
 
 from ftx.config.compose import compose
+from ftx.config.schema import EvaluationConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.data.tokenize import tokenize
 from ftx.models import load_model
-from ftx.tasks.loss import score
-from ftx.tasks.task import TaskInput
+from ftx.tasks import loss
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def alone(model, prepared: Prepared) -> dict[str, tuple[float, int]]:
 def test_loss_and_perplexity_equal_each_conversation_alone(given, limit):
     model, prepared, expected = given
     assert len(prepared.evaluation) < len(prepared.held_out) == 9
-    result = score(TaskInput(model, prepared, limit, 1, seed=0))
+    result = scored_alone(loss, model, prepared, EvaluationConfig(limit=limit))
     ids = [one.id for one in prepared.held_out[:limit]]
     sums, tokens = np.array([expected[name] for name in ids]).T
     mean = sums.sum() / tokens.sum()
@@ -62,7 +63,7 @@ def test_loss_and_perplexity_equal_each_conversation_alone(given, limit):
 
 def test_the_intervals_hold_the_value_and_perplexitys_is_that_of_the_loss(given):
     model, prepared, expected = given
-    scores = score(TaskInput(model, prepared, None, 1, seed=0)).scores
+    scores = scored_alone(loss, model, prepared, EvaluationConfig()).scores
     low, high = scores["eval_loss"]["ci95"]
     assert low < scores["eval_loss"]["value"] < high
     assert scores["perplexity"]["ci95"] == pytest.approx([math.exp(low), math.exp(high)])

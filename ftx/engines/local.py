@@ -1,0 +1,138 @@
+"""The model in this process answers, in batches."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ftx.counter_random import keys_of
+from ftx.data.conversation import Conversation
+from ftx.data.tokenize import stop_ids, tokenize_questions
+from ftx.engines.engine import Answer, OnAnswer, Request
+from ftx.errors import UserError
+from ftx.generation import Draw, generate
+from ftx.templates import Template
+
+log = logging.getLogger(__name__)
+
+Place = int
+
+
+class LocalEngine:
+    """Answers by ``model.generate``; the same answers for any batch size, up to the arithmetic's own rounding."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template, batch_size: int
+    ) -> None:
+        self._model, self._tokenizer, self._template = model, tokenizer, template
+        self._batch_size = batch_size
+        self._stop_ids = stop_ids(tokenizer, template)
+
+    def answer(self, requests: Sequence[Request], on_answer: OnAnswer | None = None) -> list[Answer]:
+        answers: dict[Place, Answer] = {}
+
+        def hear(place: Place, answer: Answer) -> None:
+            answers[place] = answer
+            if on_answer:
+                on_answer(place, answer)
+
+        asked = []
+        for place, (request, prompt) in enumerate(zip(requests, self._prompts(requests), strict=True)):
+            if isinstance(prompt, str):
+                hear(place, failed(prompt))
+            else:
+                asked.append((place, request, prompt))
+        for alike in _alike(asked):
+            self._answer(alike, self._batch_size, hear)
+        return [answers[place] for place in range(len(requests))]
+
+    def _prompts(self, requests: Sequence[Request]) -> list[list[int] | str]:
+        """The tokens of each, or why it cannot be asked."""
+        asked = [Conversation(request.id, request.messages, request.tools) for request in requests]
+        prompts: list[list[int] | str] = []
+        try:
+            prompts += tokenize_questions(asked, self._tokenizer, self._template)
+        except UserError:
+            prompts += [self._prompt(one) for one in asked]
+        return [self._if_it_fits(prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
+
+    def _prompt(self, asked: Conversation) -> list[int] | str:
+        try:
+            return tokenize_questions([asked], self._tokenizer, self._template)[0]
+        except UserError as error:
+            return str(error)
+
+    def _if_it_fits(self, prompt: list[int] | str, request: Request) -> list[int] | str:
+        most = getattr(self._model.config, "max_position_embeddings", None)
+        if isinstance(prompt, str) or most is None or len(prompt) + request.max_new_tokens <= most:
+            return prompt
+        return f"too long: {len(prompt)} tokens and up to {request.max_new_tokens} new ones, the model takes {most}"
+
+    def _answer(self, asked: "Sequence[_Asked]", batch_size: int, hear: OnAnswer) -> None:
+        """Requests of one limit and kind; where a batch does not fit into memory, the rest goes in smaller ones."""
+        answered: set[int] = set()
+        most, began = asked[0][1].max_new_tokens, time.time()
+
+        def on_batch(chosen: list[int], generated: list[list[int]]) -> None:
+            nonlocal began
+            ended = time.time()
+            texts = self._tokenizer.batch_decode(generated, skip_special_tokens=False)
+            for at, tokens, text in zip(chosen, generated, texts, strict=True):
+                place, _, prompt = asked[at]
+                finish: Literal["stop", "length"] = "length" if len(tokens) == most else "stop"
+                hear(place, Answer(text, len(tokens), len(prompt), began, ended, finish))
+            answered.update(chosen)
+            began = ended
+
+        try:
+            generate(
+                self._model,
+                [prompt for *_, prompt in asked],
+                max_new_tokens=most,
+                batch_size=batch_size,
+                stop_ids=self._stop_ids,
+                pad_id=self._tokenizer.pad_token_id or 0,
+                draws=[_draw(request) for _, request, _ in asked] if asked[0][1].temperature else None,
+                on_batch=on_batch,
+            )
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            self._answer_less_at_once([one for at, one in enumerate(asked) if at not in answered], batch_size, hear)
+
+    def _answer_less_at_once(self, asked: "Sequence[_Asked]", batch_size: int, hear: OnAnswer) -> None:
+        if batch_size > 1:
+            log.warning("%d prompts at once do not fit into memory; going on with %d", batch_size, batch_size // 2)
+            self._answer(asked, batch_size // 2, hear)
+            return
+        longest = max(asked, key=lambda one: len(one[2]))
+        hear(longest[0], failed(f"out of memory with {len(longest[2])} tokens alone"))
+        if rest := [one for one in asked if one is not longest]:
+            self._answer(rest, batch_size, hear)
+
+
+_Asked = tuple[Place, Request, list[int]]
+
+
+def _alike(asked: Sequence[_Asked]) -> Iterator[list[_Asked]]:
+    """Those that can share a batch."""
+
+    def kind(one: _Asked) -> tuple[int, bool]:
+        return one[1].max_new_tokens, one[1].temperature > 0
+
+    return (list(group) for _, group in groupby(sorted(asked, key=kind), kind))
+
+
+def _draw(request: Request) -> Draw:
+    name = int.from_bytes(hashlib.sha256(request.id.encode()).digest()[:8], signed=True)
+    return Draw(int(keys_of(request.seed, name)[0]), request.temperature, request.top_p)
+
+
+def failed(why: str) -> Answer:
+    """The answer to a request that got none."""
+    now = time.time()
+    return Answer("", 0, 0, now, now, "failed", why)

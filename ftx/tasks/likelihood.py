@@ -1,0 +1,138 @@
+"""Which of a few answers is the likeliest, each question going through the model once.
+
+The answers form a tree by their tokens: what they begin with alike is one branch. The tree follows the question in the
+same row, and each of its tokens attends to the question and to what leads to it in the tree, so one forward pass gives
+the log-likelihood of all answers.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ftx.data.conversation import Conversation
+from ftx.data.tokenize import tokenize, tokenize_questions
+from ftx.generation import batches_by_length, left_padded, ready_to_answer
+from ftx.progress import Progress
+from ftx.tasks.task import Item, Keep, TaskInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Tree:
+    """``tokens[i]`` hangs on node ``parents[i]``, -1 for the question; ``paths`` are each answer's nodes."""
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    paths: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, answers: Sequence[Sequence[int]]) -> "Tree":
+        nodes: dict[tuple[int, ...], int] = {}
+        parents: list[int] = []
+        paths = []
+        for answer in answers:
+            path: list[int] = []
+            for end in range(1, len(answer) + 1):
+                beginning = tuple(answer[:end])
+                if beginning not in nodes:
+                    nodes[beginning] = len(nodes)
+                    parents.append(path[-1] if path else -1)
+                path.append(nodes[beginning])
+            paths.append(tuple(path))
+        return cls(tuple(beginning[-1] for beginning in nodes), tuple(parents), tuple(paths))
+
+    @property
+    def depths(self) -> list[int]:
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+        return depths
+
+    def ancestry(self) -> torch.Tensor:
+        """``[nodes, nodes]``: whether the row's node sees the column's, which leads to it or is itself."""
+        seen = torch.eye(len(self.tokens), dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        return seen
+
+
+def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[str, str], keep: Keep) -> None:
+    """Keep for each item the ``likelihoods``: the log-probability of every label's whole answer, its end included."""
+    assert given.model is not None
+    tokenizer, template = given.prepared.tokenizer, given.prepared.template
+    asked = [Conversation(item.id, item.messages, item.tools) for item in items]
+    questions = tokenize_questions(asked, tokenizer, template)
+    tree = Tree.of(_answers_after(asked[0], questions[0], list(answers.values()), given))
+    done = 0
+    with ready_to_answer(given.model), Progress("score classification", len(items), unit="item") as progress:
+        for chosen in batches_by_length(questions, given.evaluation.batch_size):
+            began = time.time()
+            found = log_likelihoods(
+                given.model, [questions[at] for at in chosen], tree, pad_id=tokenizer.pad_token_id or 0
+            ).tolist()
+            ended = time.time()
+            for at, row in zip(chosen, found, strict=True):
+                likelihoods = dict(zip(answers, row, strict=True))
+                keep({"id": items[at].id, "likelihoods": likelihoods, "began": began, "ended": ended})
+            done += len(chosen)
+            progress.show(done)
+
+
+def _answers_after(
+    asked: Conversation, question: Sequence[int], answers: Sequence[str], given: TaskInput
+) -> list[list[int]]:
+    """The tokens of each answer up to its end of turn, as training has them after the question."""
+    tokenizer, template = given.prepared.tokenizer, given.prepared.template
+    whole = [
+        Conversation(asked.id, (*asked.messages, {"role": "assistant", "content": text}), asked.tools)
+        for text in answers
+    ]
+    return [
+        one.input_ids[one.supervised.nonzero()[0][0] : one.supervised.nonzero()[0][-1] + 1].tolist()
+        for one in tokenize(whole, tokenizer, template)
+    ]
+
+
+def log_likelihoods(
+    model: "PreTrainedModel", questions: Sequence[Sequence[int]], tree: Tree, *, pad_id: int
+) -> torch.Tensor:
+    """``[questions, answers]`` in nats; to be called within ``ready_to_answer``."""
+    device = model.device
+    tokens, real = left_padded(questions, pad_id, device)
+    nodes = torch.tensor(tree.tokens, device=device)
+    rows, size = len(questions), len(tree.tokens)
+    depths = torch.tensor(tree.depths, device=device)
+    lengths = real.sum(dim=1, keepdim=True)
+    positions = torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), lengths + depths], dim=1)
+    logits = model(
+        input_ids=torch.cat([tokens, nodes.expand(rows, size)], dim=1),
+        attention_mask=_mask(real.bool(), tree.ancestry().to(device), model.dtype),
+        position_ids=positions,
+        logits_to_keep=size + 1,
+        use_cache=False,
+    ).logits
+    # Where each node is foretold: at its parent, or at the question's last token, which comes first here.
+    before = torch.tensor(tree.parents, device=device) + 1
+    foretold = logits.float().log_softmax(dim=-1)[:, before].gather(-1, nodes.expand(rows, size)[..., None])[..., 0]
+    return torch.stack([foretold[:, list(path)].sum(dim=1) for path in tree.paths], dim=1)
+
+
+def _mask(real: torch.Tensor, ancestry: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``[rows, 1, tokens, tokens]`` to add to attention scores; padding sees itself, lest its softmax have nothing."""
+    rows, length = real.shape
+    size = len(ancestry)
+    whole = length + size
+    seen = torch.zeros(rows, whole, whole, dtype=torch.bool, device=real.device)
+    seen[:, :length, :length] = torch.ones(length, length, dtype=torch.bool, device=real.device).tril() & real[:, None]
+    seen[:, length:, :length] = real[:, None]
+    seen[:, length:, length:] = ancestry
+    seen |= torch.eye(whole, dtype=torch.bool, device=real.device)
+    return torch.zeros(rows, 1, whole, whole, dtype=dtype, device=real.device).masked_fill(
+        ~seen[:, None], torch.finfo(dtype).min
+    )
