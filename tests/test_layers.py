@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.profiling",
         "ftx.system_metrics",
     ),
-    ("ftx.data",),
+    ("ftx.data", "ftx.tool_calls"),
     (
         "ftx.models",
         "ftx.adapters",

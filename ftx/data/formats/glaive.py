@@ -69,7 +69,11 @@ def _message(speaker: str, text: str, before: list[Message]) -> Message:
         said, *calls = text.split(CALL)
         if not calls:
             return {"role": "assistant", "content": text}
-        return {"role": "assistant", "content": said.strip() or None, "tool_calls": [_call(call) for call in calls]}
+        return {
+            "role": "assistant",
+            "content": said.strip() or None,
+            "tool_calls": [read_functioncall(call) for call in calls],
+        }
     if speaker == "FUNCTION RESPONSE":
         if not before or not (before[-1].get("tool_calls") or before[-1]["role"] == "tool"):
             raise ValueError(f"comes without a {CALL} before it")
@@ -79,8 +83,11 @@ def _message(speaker: str, text: str, before: list[Message]) -> Message:
     return {"role": "user", "content": text}
 
 
-def _call(text: str) -> dict[str, Any]:
-    """``{"name": "f", "arguments": '{"x": 1}'}``, which is no JSON until the single-quoted text is quoted as JSON."""
+def read_functioncall(text: str) -> dict[str, Any]:
+    """What follows ``<functioncall>``, as messages hold calls; ``ValueError`` for what is none.
+
+    ``{"name": "f", "arguments": '{"x": 1}'}`` is no JSON until the single-quoted text is quoted as JSON.
+    """
     quoted = _QUOTED_ARGUMENTS.search(text)
     try:
         if not quoted:
