@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from ftx.config.schema import RunConfig
 from ftx.run_folder import RunFolder, open_run_folder
+from ftx.tasks.speed import TIMED
 
 MEASURED = {"per_device_tps", "per_device_tps_including_padding", "step_seconds", "memory_gib"}
 """What differs between two computations of the same thing."""
@@ -32,6 +33,14 @@ def same_weights(one: RunFolder, other: RunFolder) -> bool:
     """Bit for bit."""
     first, second = (load_file(folder.model / "model.safetensors") for folder in (one, other))
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+def scored(folder: RunFolder) -> dict[str, dict[str, dict]]:
+    """scores.json without what was measured."""
+    return {
+        task: {name: entry for name, entry in metrics.items() if name not in TIMED}
+        for task, metrics in folder.read_scores().items()
+    }
 
 
 def histories(mlflow, run_id: str) -> dict[str, list[tuple[int, float]]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from run_records import MEASURED, checkpoints_of, histories, learned, points_of, rows_of, same_weights
+from run_records import MEASURED, checkpoints_of, histories, learned, points_of, rows_of, same_weights, scored
 from slurm_job import JOB_ID
 from verb_process import Ended, until
 
@@ -97,7 +97,7 @@ def test_an_old_start_beside_the_new_one(submit, place, undisturbed, frozen):
     assert same_weights(folder, undisturbed)
     assert learned(folder) == learned(undisturbed)
     assert checkpoints_of(folder) == checkpoints_of(undisturbed)
-    assert folder.read_scores() == undisturbed.read_scores()
+    assert scored(folder) == scored(undisturbed)
     assert unfinished_in(folder) == []
     has_each_step_once(place, folder)
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 from mlflow_records import has_everything, runs_in
+from run_records import scored
 from verb_process import DEADLINE_SECONDS, SERVER
 
 from ftx.config.compose import compose_all
 from ftx.job import run_job
 from ftx.run_folder import Phase, RunFolder, open_run_folder
-from ftx.tasks.speed import TIMED
 from launchers.folders import describe_on_disk, locate
 from launchers.ranks import run_phases
 
@@ -23,16 +23,11 @@ def together(new_place):
     place = new_place()
     ended = place.train(*WORDS)
     assert ended.code == 0, ended
-    return scored(place.folder())
+    return result_of(place.folder())
 
 
-def scored(folder):
-    """Without how fast it was."""
-    scores = {
-        task: {name: entry for name, entry in metrics.items() if name not in TIMED}
-        for task, metrics in folder.read_scores().items()
-    }
-    return scores, folder.predictions("classification").read_text()
+def result_of(folder):
+    return scored(folder), folder.predictions("classification").read_text()
 
 
 def job(folder, phase):
@@ -64,7 +59,7 @@ def test_trained_here_and_scored_there(place, together):
     ended = place.train(*APART)
     assert ended.code == 0, ended
     folder = place.folder()
-    assert scored(folder) == together
+    assert result_of(folder) == together
     assert status(folder) == ("finished", "")
     assert folder.read_scoring().hardware.micro_batch == 1 != folder.read_run().hardware.micro_batch
     has_everything(place.mlflow(), folder)
@@ -92,7 +87,7 @@ def test_a_job_for_each_part(place, together):
     trained = (folder.model / "model.safetensors").stat().st_mtime_ns
 
     assert job(folder, Phase.SCORE) == 0
-    assert scored(folder) == together
+    assert result_of(folder) == together
     assert status(folder) == ("finished", "")
     has_everything(place.mlflow(), folder)
     assert job(folder, Phase.TRAIN) == 0
@@ -110,7 +105,7 @@ def test_the_runs_of_a_sweep(place, together):
     folders = [RunFolder(file.parent) for file in place.runs.glob("*/run.yaml")]
     assert [status(one) for one in folders] == [("finished", "")] * 2
     assert [one.read_scores()["classification"]["accuracy"]["n"] for one in folders] == [20, 20]
-    assert scored(folder) == together
+    assert result_of(folder) == together
     assert (folder.model / "model.safetensors").stat().st_mtime_ns == trained
 
 

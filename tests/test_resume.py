@@ -5,7 +5,17 @@ import random
 import signal
 
 import pytest
-from run_records import MEASURED, checkpoints_of, histories, learned, learned_in, points_of, rows_of, same_weights
+from run_records import (
+    MEASURED,
+    checkpoints_of,
+    histories,
+    learned,
+    learned_in,
+    points_of,
+    rows_of,
+    same_weights,
+    scored,
+)
 from verb_process import until
 
 STEPS_PER_EPOCH = 9
@@ -42,7 +52,7 @@ def test_killed_at_random_steps(whole, place):
     assert same_weights(folder, other)
     assert learned(folder) == learned(other)
     assert checkpoints_of(folder) == checkpoints_of(other)
-    assert folder.read_scores() == other.read_scores()
+    assert scored(folder) == scored(other)
     cut = [row for file in folder.path.glob("metrics.cut-*.jsonl") for row in learned_in(file)]
     assert cut
     assert all(row in learned(folder) for row in cut)

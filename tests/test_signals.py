@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from run_records import checkpoints_of, learned, same_weights
+from run_records import checkpoints_of, learned, same_weights, scored
 from verb_process import DEADLINE_SECONDS, SERVER, descendants, until
 
 from ftx.errors import Interrupted
@@ -94,7 +94,7 @@ def test_while_scoring(place, undisturbed):
     written = (folder.model / "model.safetensors").stat().st_mtime_ns
     assert place.train(*WORDS).code == 0
     assert (folder.model / "model.safetensors").stat().st_mtime_ns == written
-    assert folder.read_scores() == undisturbed.read_scores()
+    assert scored(folder) == scored(undisturbed)
 
 
 def test_a_second_signal_stops_at_once(place, undisturbed):

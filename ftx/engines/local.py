@@ -31,7 +31,6 @@ class LocalEngine:
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
         self._batch_size = batch_size
-        self._stop_ids = stop_ids(tokenizer, template)
 
     def answer(self, requests: Sequence[Request], on_answer: OnAnswer | None = None) -> list[Answer]:
         answers: dict[Place, Answer] = {}
@@ -95,7 +94,7 @@ class LocalEngine:
                 [prompt for *_, prompt in asked],
                 max_new_tokens=most,
                 batch_size=batch_size,
-                stop_ids=self._stop_ids,
+                stop_ids=stop_ids(self._tokenizer, self._template),
                 pad_id=self._tokenizer.pad_token_id or 0,
                 draws=[_draw(request) for _, request, _ in asked] if asked[0][1].temperature else None,
                 on_batch=on_batch,

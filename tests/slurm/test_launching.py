@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from run_records import scored
 from slurm_runs import check_as_undisturbed, outcomes
 
 from ftx.attempts import FINISHED, attempts
@@ -74,7 +75,7 @@ def test_a_run_is_scored_by_a_job_of_its_own_once_it_is_trained(cluster, site, u
     assert site.wait_for_end(said.folder, f"{train}_0") == "COMPLETED"
     assert site.wait_for_end(said.folder, f"{score}_0") == "COMPLETED"
     assert said.folder.read_status().state == "finished"
-    assert said.folder.read_scores() == undisturbed(SHORT).read_scores()
+    assert scored(said.folder) == scored(undisturbed(SHORT))
     assert [(one.job_id, one.outcome) for one in attempts(said.folder)] == [
         (f"{train}_0", FINISHED),
         (f"{score}_0", FINISHED),
