@@ -9,9 +9,10 @@ HOST = 0.0.0.0
 PORT = 5000
 DIR = $(CURDIR)/mlflow-server
 NAME =
+TESTS := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke smoke-slurm test test-slurm test-all lint ui server bench bench-gpu clean
+.PHONY: help setup smoke smoke-slurm test test-long test-slurm test-all lint ui server bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,13 +25,16 @@ smoke: $(STAMP) ## the epoch ablation on the standard library's documentation, w
 smoke-slurm: $(STAMP) ## a SLURM cluster of four pretended nodes, a sweep on it, its report, down again: for root
 	$(BIN)/python tests/slurm run env PATH=$(CURDIR)/$(BIN):$$PATH sh tests/slurm/smoke.sh $(WORDS)
 
-test: $(STAMP) ## the tests that need neither a GPU nor a network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+test: $(STAMP) ## the tests that need neither a GPU nor a network, but for the longest ones
+	$(TESTS) -m "not long"
+
+test-long: $(STAMP) ## the longest ones: ranks that hang, servers that are away, sweeps of several processes
+	$(TESTS) -m long
 
 test-slurm: $(STAMP) ## the tests on a SLURM cluster that they bring up: for root, with SLURM's Debian packages
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/slurm $(WORDS)
 
-test-all: lint test test-slurm ## lint and every test
+test-all: lint test test-long test-slurm ## lint and every test
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

@@ -119,6 +119,7 @@ def has_each_step_once(place, folder):
     assert (run.info.status, run.data.tags["ftx.state"]) == ("FINISHED", "finished")
 
 
+@pytest.mark.long
 def test_an_old_start_that_is_stuck(submit, place, undisturbed):
     """Its rank 0 waits for the other one in a call that does not come back, and never gets to a write."""
     words = (*WORDS, "hardware.processes_per_node=2", "hardware.strategy=ddp", "hardware.micro_batch=1")

@@ -72,6 +72,7 @@ def test_trained_here_and_scored_there(place, together):
     assert not (folder.path / "scoring.yaml").exists()
 
 
+@pytest.mark.long
 def test_a_job_for_each_part(place, together):
     """What scores waits for what trains; in between, every side says that the run is not done."""
     folder = described(place, *APART)
@@ -95,6 +96,7 @@ def test_a_job_for_each_part(place, together):
     assert (folder.model / "model.safetensors").stat().st_mtime_ns == trained
 
 
+@pytest.mark.long
 def test_the_runs_of_a_sweep(place, together):
     """A base model, with nothing to train, and a run that a job had trained: both are only scored."""
     folder = described(place, *APART)
@@ -109,6 +111,7 @@ def test_the_runs_of_a_sweep(place, together):
     assert (folder.model / "model.safetensors").stat().st_mtime_ns == trained
 
 
+@pytest.mark.long
 def test_a_failure_to_score(place):
     """It is the run's own, with its reason; mended, only the scoring is done again, as scoring.yaml has it."""
     folder = described(place, *APART)

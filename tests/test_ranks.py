@@ -73,6 +73,7 @@ def test_stopped_and_resumed_by_one(place, alone):
     assert folder.read_scores().keys() == alone.read_scores().keys()
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed(place, alone):
     """The others end, the reason is said, and the same command finishes the run."""
     words = (*WORDS, *TWO, "hardware.strategy=ddp", "schedule.save_every=3")
@@ -94,6 +95,7 @@ def test_a_rank_that_is_killed(place, alone):
     assert list(folder.path.rglob(".*")) == []
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs(place, alone):
     """The watchdog finds out which, where the others wait for it, and ends them all; the same command finishes the run.
 
@@ -131,6 +133,7 @@ def test_a_rank_that_hangs(place, alone):
     assert list(folder.path.rglob(".*")) == []
 
 
+@pytest.mark.long
 def test_a_sweep_of_such_runs(place):
     """Also where each run has processes of its own; a mistake that all ranks make is said once, as a mistake."""
     words = ("schedule.max_steps=2", "method=lora", "method.lora.targets=[q_proj],[no_such]", "evaluation.tasks=[loss]")

@@ -84,6 +84,7 @@ def points_in(file):
         return database.execute("select count(*) from metrics").fetchone()[0]
 
 
+@pytest.mark.long
 def test_a_server_that_is_away(place, server):
     """Training goes on with one warning; the server is started, and --sync sends everything."""
     server.stop(signal.SIGTERM)
@@ -110,6 +111,7 @@ def test_a_server_that_is_away(place, server):
     assert len(runs_in(MlflowClient(uri))) == 1
 
 
+@pytest.mark.long
 def test_eight_jobs_while_the_server_is_killed_and_comes_back(place, running):
     """By the address that it names; every child hangs under the parent that was made before."""
     already = points_in(running.folder / "mlflow.db")

@@ -228,6 +228,7 @@ def test_a_warning_is_no_second_time():
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.long
 def test_the_launcher_of_a_sweep(place):
     """SIGTERM ends its runs with a checkpoint, kill -9 takes them along, and the same command finishes them."""
     words = ("-m", "schedule.epochs=2,3", "launcher.parallel=2", "evaluation.tasks=[loss]", "tracking.offline=true")

@@ -37,6 +37,7 @@ def test_a_run(place):
     assert len(figures) == 2
 
 
+@pytest.mark.long
 def test_offline_and_sent_later(place):
     """A sweep: nothing is sent while it runs; --sync makes the parent too, and twice is as good as once."""
     words = ("-m", "schedule.epochs=0,1", "tracking.offline=true")
