@@ -114,6 +114,11 @@ def hub_is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
 
 
+def openai_key() -> str:
+    """What a server that speaks OpenAI's API asks for; most on one's own machine ask for nothing."""
+    return os.environ.get("OPENAI_API_KEY") or "none"
+
+
 @dataclass(frozen=True)
 class Rank:
     """Which of a run's processes this is."""

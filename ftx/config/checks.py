@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from ftx.config.data_checks import check_data, has_held_out_source
+from ftx.config.engine_checks import ENGINE_READ_WHEN, check_engine
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
@@ -64,14 +65,12 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "hardware.tf32": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.cudnn_benchmark": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
-    "evaluation.url": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),
-    "evaluation.served_model": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),
-    "evaluation.top_p": (lambda run: run.evaluation.temperature > 0, "evaluation.temperature=0 draws nothing"),
     "evaluation.classification": (
         lambda run: "classification" in run.evaluation.tasks,
         "evaluation.tasks has no classification",
     ),
     "evaluation.hardware": (lambda run: bool(run.evaluation.tasks), "evaluation.tasks=[] scores nothing"),
+    **ENGINE_READ_WHEN,
     **LAUNCHER_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
@@ -99,6 +98,7 @@ def check_run(run: RunConfig) -> None:
         _check_template,
         check_data,
         _check_tasks,
+        check_engine,
         _check_tracking,
         check_launcher,
     ):

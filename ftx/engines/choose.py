@@ -15,8 +15,19 @@ ELSEWHERE = ("openai", "vllm")
 
 
 def engine_of(run: RunConfig, prepared: Prepared, model: "PreTrainedModel | None", folder: RunFolder) -> Engine:
-    """Raises UserError where it cannot be had."""
-    assert model is not None
+    """Raises UserError where it cannot be had. ``model`` is None only for those that work elsewhere."""
+    if run.evaluation.engine == "openai":
+        from ftx.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(run.evaluation)
+    if run.evaluation.engine == "vllm":
+        from ftx.engines.vllm import VllmEngine
+
+        trained = folder.model if folder.model.exists() else None
+        return VllmEngine(run, trained, prepared.tokenizer, prepared.template)
+    from ftx.engines.continuous import ContinuousEngine
     from ftx.engines.local import LocalEngine
 
-    return LocalEngine(model, prepared.tokenizer, prepared.template, run.evaluation.batch_size)
+    assert model is not None
+    kind = ContinuousEngine if run.evaluation.engine == "continuous" else LocalEngine
+    return kind(model, prepared.tokenizer, prepared.template, run.evaluation.batch_size)

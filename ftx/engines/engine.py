@@ -1,5 +1,7 @@
 """What answers questions: a model in this process, or a server behind an address."""
 
+import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -20,6 +22,12 @@ class Request:
     top_p: float = 1.0
     seed: int = 0
 
+    @property
+    def drawn_by(self) -> int:
+        """64 bits made of ``seed`` and ``id``."""
+        digest = hashlib.sha256(f"{self.seed} {self.id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -38,6 +46,12 @@ class Answer:
     finish: Literal["stop", "length", "failed"]
     error: str = ""
     calls: tuple[Call, ...] | None = None
+
+
+def failed(why: str) -> Answer:
+    """The answer to a request that got none."""
+    now = time.time()
+    return Answer("", 0, 0, now, now, "failed", why)
 
 
 # Hears the place of a request and its answer, as soon as there is one.

@@ -1,6 +1,5 @@
 """The model in this process answers, in batches."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,9 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ftx.counter_random import keys_of
 from ftx.data.conversation import Conversation
 from ftx.data.tokenize import stop_ids, tokenize_questions
-from ftx.engines.engine import Answer, OnAnswer, Request
+from ftx.engines.engine import Answer, OnAnswer, Request, failed
 from ftx.errors import UserError
 from ftx.generation import Draw, generate
 from ftx.templates import Template
@@ -72,7 +70,7 @@ class LocalEngine:
             return prompt
         return f"too long: {len(prompt)} tokens and up to {request.max_new_tokens} new ones, the model takes {most}"
 
-    def _answer(self, asked: "Sequence[_Asked]", batch_size: int, hear: OnAnswer) -> None:
+    def _answer(self, asked: "Sequence[Asked]", batch_size: int, hear: OnAnswer) -> None:
         """Requests of one limit and kind; where a batch does not fit into memory, the rest goes in smaller ones."""
         answered: set[int] = set()
         most, began = asked[0][1].max_new_tokens, time.time()
@@ -103,7 +101,7 @@ class LocalEngine:
             torch.cuda.empty_cache()
             self._answer_less_at_once([one for at, one in enumerate(asked) if at not in answered], batch_size, hear)
 
-    def _answer_less_at_once(self, asked: "Sequence[_Asked]", batch_size: int, hear: OnAnswer) -> None:
+    def _answer_less_at_once(self, asked: "Sequence[Asked]", batch_size: int, hear: OnAnswer) -> None:
         if batch_size > 1:
             log.warning("%d prompts at once do not fit into memory; going on with %d", batch_size, batch_size // 2)
             self._answer(asked, batch_size // 2, hear)
@@ -114,24 +112,17 @@ class LocalEngine:
             self._answer(rest, batch_size, hear)
 
 
-_Asked = tuple[Place, Request, list[int]]
+Asked = tuple[Place, Request, list[int]]
 
 
-def _alike(asked: Sequence[_Asked]) -> Iterator[list[_Asked]]:
+def _alike(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
     """Those that can share a batch."""
 
-    def kind(one: _Asked) -> tuple[int, bool]:
+    def kind(one: Asked) -> tuple[int, bool]:
         return one[1].max_new_tokens, one[1].temperature > 0
 
     return (list(group) for _, group in groupby(sorted(asked, key=kind), kind))
 
 
 def _draw(request: Request) -> Draw:
-    name = int.from_bytes(hashlib.sha256(request.id.encode()).digest()[:8], signed=True)
-    return Draw(int(keys_of(request.seed, name)[0]), request.temperature, request.top_p)
-
-
-def failed(why: str) -> Answer:
-    """The answer to a request that got none."""
-    now = time.time()
-    return Answer("", 0, 0, now, now, "failed", why)
+    return Draw(request.drawn_by, request.temperature, request.top_p)
