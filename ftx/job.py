@@ -25,7 +25,7 @@ from ftx.errors import ExitCode, Fenced, Interrupted, UserError
 from ftx.heartbeat import beat, remove_old_beats, watched
 from ftx.holding import hold, newer_start
 from ftx.lock import Held, nobody
-from ftx.models import load_model, load_trained, trainable
+from ftx.models import load_base, load_model, load_trained, trainable
 from ftx.precision import computing, set_device_options
 from ftx.processes import Holder, die_with
 from ftx.rank_failure import RankFailure, first_failure, note_failure
@@ -202,7 +202,7 @@ def _model_to_score(folder: RunFolder, run: RunConfig, prepared: Prepared) -> Pr
             f"{folder.name} has no model/ to score: it is not trained yet, the same command does that first"
         )
     else:
-        model = load_model(run, prepared.tokenizer)
+        model = load_base(run, prepared.tokenizer)
     # Quantised models are loaded where they belong, and cannot be moved.
     if run.hardware.device == "cuda" and run.method.name != "qlora":
         torch.nn.Module.to(model, "cuda")

@@ -51,6 +51,12 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     return model
 
 
+def load_base(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """What a run without training scores: the starting weights, with ``model.adapter`` on them where one is named."""
+    model = load_model(run, tokenizer)
+    return load_adapter(model, Path(run.model.adapter), run) if run.model.adapter else model
+
+
 def without_weights(run: RunConfig) -> PreTrainedModel:
     """What the run trains, in all its shapes but without a number: what it takes shows before anything is loaded.
 

@@ -120,9 +120,11 @@ def check_tracking(run: RunConfig) -> None:
 
 
 def check_model_folder(run: RunConfig) -> None:
-    name = run.model.name
+    name, adapter = run.model.name, run.model.adapter
     if run.model.weights == "random" or name is None:
         return
+    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
+        raise UserError(f"model.adapter={adapter}: no adapter_config.json in this folder; give an adapter's folder")
     folder = Path(name).expanduser()
     if folder.is_file():
         raise UserError(f"model.name={name}: is a file; give its folder, in Hugging Face layout")

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
 from ftx.config.command_line import read_command_line
 from ftx.config.compose import ComposedRun, Composition, compose_all, scoring_of
@@ -10,7 +9,7 @@ from ftx.config.schema import RunConfig
 from ftx.errors import ExitCode, Interrupted
 from ftx.progress import start_console
 from ftx.run_folder import RunFolder
-from ftx.verb import verb
+from ftx.verb import act_as, verb
 
 PURPOSE = "Train one run, or every run of a sweep; a finished run is not trained again, an unfinished one resumes."
 
@@ -20,8 +19,11 @@ def main(arguments: Sequence[str]) -> ExitCode:
     """The story of a training from words to an exit code."""
     line = read_command_line("train", PURPOSE, arguments)
     composition = compose_all(line.words, multirun=line.multirun, config_dir=line.config_dir)
-    if line.show_config:
-        return show(composition)
+    return show(composition) if line.show_config else launch(composition)
+
+
+def launch(composition: Composition) -> ExitCode:
+    """Check every run against this machine, then hand them to their launcher."""
     from ftx.preflight import check_hardware, check_here
 
     for composed in composition.runs:
@@ -68,14 +70,7 @@ def show(composition: Composition) -> ExitCode:
     return ExitCode.FINISHED
 
 
-class _CallableModule(ModuleType):
-    """``from ftx import train`` finds this module, since ``python -m ftx.train`` needs one of that name: let it act."""
-
-    def __call__(self, run: RunConfig) -> RunFolder:
-        return train(run)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+act_as(__name__, train)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,8 @@
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
 
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.progress import start_console
@@ -10,6 +12,19 @@ from ftx.stopping import listening
 
 # Also where a value of the user's has line breaks in it.
 MOST_LINES = 3
+
+
+class _CallableModule(ModuleType):
+    """``from ftx import train`` finds the module, since ``python -m ftx.train`` needs one of that name: let it act."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.acts_as(*arguments)
+
+
+def act_as(module: str, function: Callable[..., Any]) -> None:
+    """Let a verb's module be called like its function, for notebooks."""
+    sys.modules[module].__class__ = _CallableModule
+    sys.modules[module].acts_as = function  # type: ignore[attr-defined]
 
 
 def verb(story: Callable[[Sequence[str]], ExitCode]) -> Callable[[Sequence[str]], int]:

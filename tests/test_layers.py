@@ -80,6 +80,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.sweep",
         "ftx.server",
         "ftx.train",
+        "ftx.evaluate",
         "ftx.verb",
         "ftx.preflight",
         "ftx.data.__main__",
@@ -87,7 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
 )
 # The Python API: the package offers what the verbs do, imported when asked for.
-ALLOWED = {("ftx", "ftx.train")}
+ALLOWED = {("ftx", "ftx.train"), ("ftx", "ftx.evaluate")}
 
 FILES = sorted(file for folder in ("ftx", "launchers") for file in (CHECKOUT / folder).rglob("*.py"))
 

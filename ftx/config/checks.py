@@ -34,6 +34,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "schedule.decay_shape": (lambda run: run.schedule.name == "wsd", "only schedule=wsd does"),
     "model.architecture": (lambda run: run.model.weights == "random", "only model=tiny, a random model, does"),
     "model.name": (lambda run: run.model.weights == "pretrained", "only model=hub does"),
+    "model.adapter": (lambda run: run.model.weights == "pretrained", "only model=hub does"),
     "model.revision": (lambda run: run.model.weights == "pretrained", "only models from the hub have revisions"),
     "data.path": (lambda run: run.data.source in SINGLE, "only data=jsonl and data=hub do"),
     "data.on_bad_row": (lambda run: run.data.source != "stdlib_docs", "data=stdlib_docs has no rows"),
@@ -175,6 +176,11 @@ def _check_architecture(run: RunConfig) -> None:
 def _check_required(run: RunConfig) -> None:
     if run.model.weights == "pretrained" and not run.model.name:
         raise UserError("model.name is not set: model=hub needs model.name=OWNER/MODEL or model.name=FOLDER")
+    if run.model.adapter and run.schedule.epochs != 0:
+        raise UserError(
+            f"model.adapter={run.model.adapter}: a model with an adapter is only scored; use schedule.epochs=0 or "
+            "python -m ftx.evaluate"
+        )
     if run.data.source == "jsonl" and not run.data.path:
         raise UserError(
             "data.path is not set: data=jsonl needs data.path=FILE (.jsonl .json .csv .tsv .parquet, also .gz)"

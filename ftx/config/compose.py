@@ -1,5 +1,6 @@
 """Words on the command line become checked RunConfigs."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.data_checks import looks_like_a_file
 from ftx.config.identity import identity_keys
-from ftx.config.schema import DataConfig, HardwareConfig, RunConfig
+from ftx.config.keys import flat
+from ftx.config.schema import DataConfig, EvaluationConfig, HardwareConfig, RunConfig
 from ftx.config.scoring_run import scoring_run
 from ftx.errors import UserError
 
@@ -72,6 +74,33 @@ def scoring_of(run: RunConfig, config_dir: Path | None = None) -> RunConfig | No
     return _Hardware(config_dir).scoring_of(run)
 
 
+def evaluation_for(run: RunConfig, words: Sequence[str]) -> EvaluationConfig:
+    """What ``words`` (``evaluation=…``, ``evaluation.…=…``) make of the evaluation of a run that is there.
+
+    Raises UserError for what they, or the run with them, make impossible.
+    """
+    from ftx.config.arms import expand
+
+    kept = [] if any(word.startswith("evaluation=") for word in words) else _said(run.evaluation)
+    tasks = f"data.tasks=[{','.join(run.data.tasks)}]"
+    (arm,) = expand([tasks, *kept, *words], multirun=False, config_dir=None).arms
+    found = arm.run.evaluation
+    check_run(replace(run, evaluation=found))
+    check_every_key_is_read(replace(run, evaluation=found), [word.split("=", 1)[0] for word in words])
+    return found
+
+
+def _said(evaluation: EvaluationConfig) -> list[str]:
+    """The words that give these settings again."""
+    values, defaults = flat(evaluation), flat(EvaluationConfig())
+    return [f"evaluation.{name}={_as_word(value)}" for name, value in values.items() if value != defaults[name]]
+
+
+def _as_word(value: object) -> str:
+    """As Hydra reads it back: JSON, which its grammar takes but for the quotes of keys."""
+    return json.dumps(value)
+
+
 class _Hardware:
     """Hardware choices by name, each composed once."""
 
@@ -127,7 +156,7 @@ def _independent_of_folder(run: RunConfig) -> RunConfig:
     return replace(
         run,
         run_root=_absolute(run.run_root),
-        model=replace(run.model, name=name),
+        model=replace(run.model, name=name, adapter=run.model.adapter and _absolute(run.model.adapter)),
         data=_data_independent_of_folder(run.data),
         tracking=replace(run.tracking, uri=uri),
     )

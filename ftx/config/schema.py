@@ -67,6 +67,8 @@ class ModelConfig:
     # A hub name (owner/model) or a folder in Hugging Face layout.
     name: str | None = None
     revision: str = "main"
+    # An adapter's folder, put on the weights: such a model is only scored. Identity follows its content.
+    adapter: str | None = key(None, identity=False)
     # auto: the tokenizer's own template when it has generation marks, else that of the model's family.
     template: str = "auto"
     # What schedule.learning_rate and schedule.global_batch_size are unless a run says otherwise.

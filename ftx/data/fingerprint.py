@@ -50,13 +50,18 @@ def model_fingerprint(run: RunConfig) -> str:
     """A hash of a folder's content, or the hub name with its commit; empty for random weights."""
     if run.model.weights == "random":
         return ""
-    name = str(run.model.name)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        commit = hub_commit(name, run.model.revision, kind="model", word="model.name", cache=cache_folder(run))
-        return f"{name}@{commit}"
+    name, cache = str(run.model.name), cache_folder(run)
+    if Path(name).expanduser().is_dir():
+        weights = _folder_hash(Path(name).expanduser(), cache)
+    else:
+        commit = hub_commit(name, run.model.revision, kind="model", word="model.name", cache=cache)
+        weights = f"{name}@{commit}"
+    return f"{weights} with {_folder_hash(Path(run.model.adapter), cache)}" if run.model.adapter else weights
+
+
+def _folder_hash(folder: Path, cache: Path) -> str:
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix in MODEL_FILES)
-    hashes = [f"{file.name}:{_file_hash(file, cache_folder(run))}" for file in files]
+    hashes = [f"{file.name}:{_file_hash(file, cache)}" for file in files]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

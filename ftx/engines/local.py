@@ -1,6 +1,7 @@
 """The model in this process answers, in batches."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -56,7 +57,7 @@ class LocalEngine:
             prompts += tokenize_questions(asked, self._tokenizer, self._template)
         except UserError:
             prompts += [self._prompt(one) for one in asked]
-        return [self._if_it_fits(prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
+        return [self._if_it_fits(prompt) for prompt in prompts]
 
     def _prompt(self, asked: Conversation) -> list[int] | str:
         try:
@@ -64,24 +65,29 @@ class LocalEngine:
         except UserError as error:
             return str(error)
 
-    def _if_it_fits(self, prompt: list[int] | str, request: Request) -> list[int] | str:
-        most = getattr(self._model.config, "max_position_embeddings", None)
-        if isinstance(prompt, str) or most is None or len(prompt) + request.max_new_tokens <= most:
+    def _if_it_fits(self, prompt: list[int] | str) -> list[int] | str:
+        if isinstance(prompt, str) or self._room(prompt) > 0:
             return prompt
-        return f"too long: {len(prompt)} tokens and up to {request.max_new_tokens} new ones, the model takes {most}"
+        return f"too long: {len(prompt)} tokens, and the model takes {self._model.config.max_position_embeddings}"
+
+    def _room(self, prompt: Sequence[int]) -> float:
+        """Tokens that an answer may have before the model's last position."""
+        return (getattr(self._model.config, "max_position_embeddings", None) or math.inf) - len(prompt)
 
     def _answer(self, asked: "Sequence[Asked]", batch_size: int, hear: OnAnswer) -> None:
         """Requests of one limit and kind; where a batch does not fit into memory, the rest goes in smaller ones."""
         answered: set[int] = set()
-        most, began = asked[0][1].max_new_tokens, time.time()
+        most = [int(min(request.max_new_tokens, self._room(prompt))) for _, request, prompt in asked]
+        began = time.time()
 
         def on_batch(chosen: list[int], generated: list[list[int]]) -> None:
             nonlocal began
             ended = time.time()
-            texts = self._tokenizer.batch_decode(generated, skip_special_tokens=False)
-            for at, tokens, text in zip(chosen, generated, texts, strict=True):
+            kept = [tokens[: most[at]] for at, tokens in zip(chosen, generated, strict=True)]
+            texts = self._tokenizer.batch_decode(kept, skip_special_tokens=False)
+            for at, tokens, text in zip(chosen, kept, texts, strict=True):
                 place, _, prompt = asked[at]
-                finish: Literal["stop", "length"] = "length" if len(tokens) == most else "stop"
+                finish: Literal["stop", "length"] = "length" if len(tokens) == most[at] else "stop"
                 hear(place, Answer(text, len(tokens), len(prompt), began, ended, finish))
             answered.update(chosen)
             began = ended
@@ -90,7 +96,7 @@ class LocalEngine:
             generate(
                 self._model,
                 [prompt for *_, prompt in asked],
-                max_new_tokens=most,
+                max_new_tokens=max(most),
                 batch_size=batch_size,
                 stop_ids=stop_ids(self._tokenizer, self._template),
                 pad_id=self._tokenizer.pad_token_id or 0,

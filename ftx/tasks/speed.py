@@ -11,7 +11,8 @@ TIMED = ("seconds_per_item", "items_per_second", "tokens_per_second")
 
 
 def speed_scores(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """``success_rate``, ``seconds_per_item`` (from asking to the answer), ``items_per_second``, ``tokens_per_second``.
+    """``success_rate``, ``seconds_per_item`` (from asking to the answer), ``items_per_second``, ``tokens_per_second``
+    (of what was written).
 
     Empty where the records have no times. The last two are over the time in which anything was asked, which counts
     once however many ranks were at it, and leaves out the time between two starts of a run.
@@ -30,9 +31,9 @@ def speed_scores(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
             float(seconds.mean()), len(answered), bootstrap(lambda items: float(seconds[items].mean()), len(answered))
         )
         scores["items_per_second"] = _score(len(answered) / busy, len(answered), None)
-        scores["tokens_per_second"] = _score(
-            sum(record.get("tokens", 0) for record in answered) / busy, len(answered), None
-        )
+        if all("tokens" in record for record in answered):
+            tokens = sum(record["tokens"] for record in answered)
+            scores["tokens_per_second"] = _score(tokens / busy, len(answered), None)
     return scores
 
 

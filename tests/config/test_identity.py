@@ -27,6 +27,7 @@ LEAVES_THE_RESULT = {
     "model.suggested_learning_rate",
     "model.suggested_global_batch_size",
     "model.attention",
+    "model.adapter",
     "data.path",
     "data.holdout_path",
     "data.processes",
@@ -172,6 +173,17 @@ def test_a_model_folder_is_known_by_its_content_wherever_it_lies(tmp_path):
     assert model_fingerprint(here) == model_fingerprint(there) != model_fingerprint(other)
     hashes = [run_hash(run, "data", model_fingerprint(run)) for run in (here, there, other)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_an_adapter_on_it_makes_another_model(tmp_path):
+    base = weights(tmp_path / "base")
+    first, same, other = (tmp_path / name for name in ("first", "same", "other"))
+    for folder, content in ((first, "a"), (same, "a"), (other, "b")):
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(content)
+    with_first, with_same, with_other = (with_key(base, "model.adapter", str(one)) for one in (first, same, other))
+    assert model_fingerprint(with_first) == model_fingerprint(with_same)
+    assert len({model_fingerprint(one) for one in (base, with_first, with_other)}) == 3
 
 
 def test_random_weights_have_no_fingerprint(run):

@@ -97,10 +97,17 @@ def test_what_cannot_be_asked_is_counted_and_holds_nobody_up(model):
     plain = LocalEngine(model, TOKENIZER, TEMPLATE, 4)
     answers = plain.answer([too_long, fine, replace(fine, messages=({"content": "no role"},))])
     assert [answer.finish == "failed" for answer in answers] == [True, False, True]
-    assert "too long: " in answers[0].error
-    assert "the model takes 256" in answers[0].error
+    assert answers[0].error.startswith("too long: ")
+    assert answers[0].error.endswith("the model takes 256")
     assert answers[2].error
     assert answers[1].text == plain.answer([fine])[0].text
+
+
+def test_an_answer_ends_with_the_models_last_position(model):
+    questions = [asked(f"how many legs? {'eight ' * times}", str(times), max_new_tokens=200) for times in (1, 40)]
+    for answer in engine(model).answer(questions):
+        assert answer.tokens == min(200, 256 - answer.prompt_tokens) or answer.finish == "stop"
+        assert answer.prompt_tokens + answer.tokens <= 256
 
 
 def test_where_a_batch_does_not_fit_smaller_ones_are_tried(model, monkeypatch, caplog):
