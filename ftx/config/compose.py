@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.data_checks import looks_like_a_file
 from ftx.config.identity import identity_keys
-from ftx.config.schema import DataConfig, HardwareConfig, RunConfig
+from ftx.config.schema import DataConfig, EvaluationConfig, HardwareConfig, RunConfig
 from ftx.config.scoring_run import scoring_run
 from ftx.errors import UserError
 
@@ -129,6 +129,7 @@ def _independent_of_folder(run: RunConfig) -> RunConfig:
         run_root=_absolute(run.run_root),
         model=replace(run.model, name=name),
         data=_data_independent_of_folder(run.data),
+        evaluation=_evaluation_independent_of_folder(run.evaluation),
         tracking=replace(run.tracking, uri=uri),
     )
 
@@ -147,6 +148,17 @@ def _data_independent_of_folder(data: DataConfig) -> DataConfig:
         else held_out,
         sources=sources,
         cache=data.cache and _absolute(data.cache),
+    )
+
+
+def _evaluation_independent_of_folder(evaluation: EvaluationConfig) -> EvaluationConfig:
+    math, calls, harness = evaluation.math, evaluation.function_calling, evaluation.lm_eval
+    is_file = math.path is not None and looks_like_a_file(math.path)
+    return replace(
+        evaluation,
+        math=replace(math, path=_absolute(str(math.path)) if is_file else math.path),
+        function_calling=replace(calls, path=calls.path and _absolute(calls.path)),
+        lm_eval=replace(harness, include_path=harness.include_path and _absolute(harness.include_path)),
     )
 
 

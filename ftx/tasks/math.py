@@ -1,19 +1,16 @@
 """Problems with a final answer: GSM8K, SciBench, MathCodeInstruct, or what the run held out; asked as in training."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from ftx.config.schema import EvaluationConfig, MathConfig, SourceConfig
-from ftx.data.cache import root_of
+from ftx.config.schema import EvaluationConfig, MathConfig
 from ftx.data.conversation import Conversation
-from ftx.data.formats import to_conversation
 from ftx.data.prepare import Prepared
 from ftx.errors import UserError
 from ftx.tasks.asking import ask
 from ftx.tasks.math_answers import final_answer, is_right
-from ftx.tasks.question_rows import read_questions, told_of
+from ftx.tasks.math_problems import problems
 from ftx.tasks.rates import rate
 from ftx.tasks.task import Item, Keep, Record, TaskInput, TaskResult
 
@@ -21,8 +18,6 @@ log = logging.getLogger(__name__)
 
 # What the reasoning models of the experiments are trained on at most.
 MAX_NEW_TOKENS = 2048
-# The column that says what a problem is about, in the order of preference.
-KINDS = ("subject", "source", "benchmark", "type", "level")
 
 
 def check(prepared: Prepared, evaluation: EvaluationConfig) -> None:
@@ -30,16 +25,16 @@ def check(prepared: Prepared, evaluation: EvaluationConfig) -> None:
     from ftx.data.tokenize import stop_ids
 
     stop_ids(prepared.tokenizer, prepared.template)
-    problems = list(_problems(prepared, evaluation.math))
-    without = sum(_gold_answer(problem) is None for problem, _ in problems)
-    if without == len(problems):
+    asked = list(problems(prepared, evaluation.math))
+    without = sum(_gold_answer(problem) is None for problem, _ in asked)
+    if without == len(asked):
         where = "data" if evaluation.math.path is None else "evaluation.math.path"
         raise UserError(
             f"evaluation.tasks=[math]: no answer in {where} says what it comes to (a line behind </think>, #### 18, "
             "\\boxed{18}); use another task"
         )
     if without:
-        log.warning("math: %d of %d problems are left out, their answers say no result", without, len(problems))
+        log.warning("math: %d of %d problems are left out, their answers say no result", without, len(asked))
 
 
 def items(prepared: Prepared, evaluation: EvaluationConfig) -> list[Item]:
@@ -54,7 +49,7 @@ def items(prepared: Prepared, evaluation: EvaluationConfig) -> list[Item]:
             problem.tools,
             gold={"answer": gold, "kind": kind, "opens_thoughts": opens},
         )
-        for problem, kind in _problems(prepared, evaluation.math)
+        for problem, kind in problems(prepared, evaluation.math)
         if (gold := _gold_answer(problem)) is not None
     ]
     return found[: evaluation.limit]
@@ -78,11 +73,6 @@ def score(items: Sequence[Item], records: Sequence[Record], evaluation: Evaluati
     return TaskResult(scores, predictions)
 
 
-def check_first_problem(config: MathConfig, cache: Path) -> None:
-    """Raise UserError for a file of problems that cannot be read, or whose first row is none."""
-    next(_read_problems(config, cache))
-
-
 def _prediction(item: Item, record: Record, config: MathConfig) -> dict[str, Any]:
     text = record["text"]
     is_thinking = item.gold["opens_thoughts"] and "</think>" not in text
@@ -99,25 +89,6 @@ def _prediction(item: Item, record: Record, config: MathConfig) -> dict[str, Any
         "kind": item.gold["kind"],
         "text": text,
     }
-
-
-def _problems(prepared: Prepared, config: MathConfig) -> Iterator[tuple[Conversation, str]]:
-    """Problems and what kind each is of: by its row, or by where it was held out from."""
-    if config.path is not None:
-        yield from _read_problems(config, root_of(prepared.folder))
-        return
-    for conversation in prepared.held_out:
-        yield conversation, conversation.id.rpartition(":")[0]
-
-
-def _read_problems(config: MathConfig, cache: Path) -> Iterator[tuple[Conversation, str]]:
-    source = SourceConfig(
-        path=str(config.path), subset=config.subset, split=config.split, revision=config.revision, format=config.format
-    )
-    with told_of("evaluation.math"):
-        for where, row in read_questions("evaluation.math", source, cache):
-            kind = next((str(row.value[name]) for name in KINDS if row.value.get(name)), "")
-            yield to_conversation(row, where, config.format), kind
 
 
 def _gold_answer(problem: Conversation) -> str | None:

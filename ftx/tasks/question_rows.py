@@ -15,7 +15,7 @@ from ftx.errors import UserError
 def read_questions(section: str, source: SourceConfig, cache: Path) -> Iterator[tuple[Path | str, Row]]:
     """Every row and where it is from; raises UserError for a bad one.
 
-    ``section`` has the user's keys for the source (``evaluation.math``); answers of the hub are remembered in ``cache``.
+    ``section`` has the user's keys for the source (``evaluation.math``); in ``cache`` the hub's answers are remembered.
     """
     with told_of(section):
         where: Path | str

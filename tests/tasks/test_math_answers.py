@@ -39,7 +39,9 @@ def test_where_an_answer_is_found(text, answer, marked):
     assert final_answer(text) == FinalAnswer(answer, marked)
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "I do not know.\nSorry.", "<think>\nThe answer is 4", "<think>4</think>\n "])
+@pytest.mark.parametrize(
+    "text", ["", "  \n", "I do not know.\nSorry.", "<think>\nThe answer is 4", "<think>4</think>\n "]
+)
 def test_texts_without_an_answer(text):
     assert final_answer(text) is None
 
