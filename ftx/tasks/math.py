@@ -68,7 +68,7 @@ def score(items: Sequence[Item], records: Sequence[Record], evaluation: Evaluati
         "unmarked_rate": rate(one["predicted"] is not None and not one["marked"] for one in predictions),
     }
     kinds = sorted({item.gold["kind"] for item in items})
-    for kind in kinds if len(kinds) > 1 else []:
+    for kind in filter(None, kinds if len(kinds) > 1 else []):
         scores[f"accuracy.{kind}"] = rate(one["correct"] for one in predictions if one["kind"] == kind)
     return TaskResult(scores, predictions)
 
