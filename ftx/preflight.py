@@ -16,6 +16,9 @@ from ftx.data.hub_names import check_hub_name
 from ftx.data.sources import check_first_row, held_out_source, is_file, sources_of, word_of
 from ftx.environment import visible_gpus
 from ftx.errors import UserError
+from ftx.tasks.bfcl import check_board
+from ftx.tasks.math_problems import check_first_problem
+from ftx.tasks.registry import check_own_tasks
 
 
 def check_here(run: RunConfig) -> None:
@@ -25,6 +28,7 @@ def check_here(run: RunConfig) -> None:
     check_kernels(run)
     check_tracking(run)
     check_data_here(run)
+    check_tasks(run)
 
 
 def check_data_here(run: RunConfig) -> None:
@@ -50,6 +54,21 @@ def check_first_conversations(run: RunConfig) -> None:
             check_first_row(name, source, data, cache=cache_folder(run))
         else:
             check_hub_name(word_of(name), source.path)
+
+
+def check_tasks(run: RunConfig) -> None:
+    """What the tasks ask about is there and can be read, and so is what they need installed."""
+    evaluation = run.evaluation
+    check_own_tasks(evaluation.tasks)
+    if "math" in evaluation.tasks and evaluation.math.path is not None:
+        if Path(evaluation.math.path).is_absolute():
+            check_first_problem(evaluation.math, cache_folder(run))
+        else:
+            check_hub_name("evaluation.math.path", evaluation.math.path)
+    if "function_calling" in evaluation.tasks and evaluation.function_calling.path is not None:
+        check_board(Path(evaluation.function_calling.path))
+    if "lm_eval" in evaluation.tasks and find_spec("lm_eval") is None:
+        raise UserError("evaluation.tasks=[lm_eval]: lm-eval is not installed; pip install 'ftx[lm-eval]'")
 
 
 def check_hardware(run: RunConfig, word: str = "hardware") -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.engine_checks import ENGINE_READ_WHEN, check_engine
+from ftx.config.evaluation_checks import EVALUATION_READ_WHEN, check_evaluation
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
@@ -13,8 +14,6 @@ from ftx.config.schema import RunConfig
 from ftx.config.training_checks import check_best, check_compile, check_method, check_profile, check_schedule
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
-
-TASKS = ("classification", "loss")
 
 # Sources that have one path.
 SINGLE = ("jsonl", "hub")
@@ -66,12 +65,8 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "hardware.tf32": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.cudnn_benchmark": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
-    "evaluation.classification": (
-        lambda run: "classification" in run.evaluation.tasks,
-        "evaluation.tasks has no classification",
-    ),
-    "evaluation.hardware": (lambda run: bool(run.evaluation.tasks), "evaluation.tasks=[] scores nothing"),
     **ENGINE_READ_WHEN,
+    **EVALUATION_READ_WHEN,
     **LAUNCHER_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
@@ -98,8 +93,8 @@ def check_run(run: RunConfig) -> None:
         check_parallel,
         _check_template,
         check_data,
-        _check_tasks,
         check_engine,
+        check_evaluation,
         _check_tracking,
         check_launcher,
     ):
@@ -241,20 +236,6 @@ def _check_template(run: RunConfig) -> None:
         )
     if template == "auto" and run.model.weights == "random":
         raise UserError(f"model.template=auto: a random model has no template of its own; choose {', '.join(known)}")
-
-
-def _check_tasks(run: RunConfig) -> None:
-    for position, task in enumerate(run.evaluation.tasks):
-        if task in run.evaluation.tasks[:position]:
-            raise UserError(f"evaluation.tasks=[{','.join(run.evaluation.tasks)}]: {task} is named twice; name it once")
-        if task not in TASKS:
-            raise UserError(
-                f"evaluation.tasks=[{task}]: no such task{did_you_mean(task, TASKS)}; there are {', '.join(TASKS)}"
-            )
-    if run.evaluation.tasks and run.data.holdout == 0 and not has_held_out_source(run):
-        raise UserError(
-            "data.holdout=0: nothing is kept aside for evaluation; say evaluation.tasks=[] or a share above 0"
-        )
 
 
 def _check_tracking(run: RunConfig) -> None:

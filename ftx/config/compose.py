@@ -158,6 +158,7 @@ def _independent_of_folder(run: RunConfig) -> RunConfig:
         run_root=_absolute(run.run_root),
         model=replace(run.model, name=name, adapter=run.model.adapter and _absolute(run.model.adapter)),
         data=_data_independent_of_folder(run.data),
+        evaluation=_evaluation_independent_of_folder(run.evaluation),
         tracking=replace(run.tracking, uri=uri),
     )
 
@@ -176,6 +177,17 @@ def _data_independent_of_folder(data: DataConfig) -> DataConfig:
         else held_out,
         sources=sources,
         cache=data.cache and _absolute(data.cache),
+    )
+
+
+def _evaluation_independent_of_folder(evaluation: EvaluationConfig) -> EvaluationConfig:
+    math, calls, harness = evaluation.math, evaluation.function_calling, evaluation.lm_eval
+    is_file = math.path is not None and looks_like_a_file(math.path)
+    return replace(
+        evaluation,
+        math=replace(math, path=_absolute(str(math.path)) if is_file else math.path),
+        function_calling=replace(calls, path=calls.path and _absolute(calls.path)),
+        lm_eval=replace(harness, include_path=harness.include_path and _absolute(harness.include_path)),
     )
 
 

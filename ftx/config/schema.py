@@ -269,6 +269,46 @@ class ClassificationConfig:
 
 
 @dataclass(frozen=True)
+class MathConfig:
+    """Which problems evaluation.tasks=[math] asks, and when an answer to one is right."""
+
+    # A file, or OWNER/NAME of a data set on the hub; null: what the run held out.
+    path: str | None = None
+    subset: str | None = None
+    split: str = "test"
+    revision: str = "main"
+    format: str = key("auto", choices=("auto", *FORMATS))
+    # How far off a number may be; null: whole numbers and fractions exactly, numbers with decimals within 5 %, which is
+    # SciBench's published rule.
+    relative_tolerance: float | None = key(None, minimum=0, maximum=1)
+
+
+@dataclass(frozen=True)
+class FunctionCallingConfig:
+    """What evaluation.tasks=[function_calling] asks, and how the model is told of the functions."""
+
+    # A folder with the Berkeley board's questions and possible answers; null: the held-out turns with tools.
+    path: str | None = None
+    # native: as tools of the chat template. glaive: in the system's text, as Glaive's data has them. auto: native where
+    # the template knows tools.
+    form: str = key("auto", choices=("auto", "native", "glaive"))
+
+
+@dataclass(frozen=True)
+class LmEvalConfig:
+    """What evaluation.tasks=[lm_eval] has EleutherAI's lm-evaluation-harness run."""
+
+    # The harness's names of tasks and groups of tasks.
+    tasks: list[str] = key([])
+    # A folder with tasks of your own.
+    include_path: str | None = None
+    # Examples before each question; null: as many as the task says.
+    fewshot: int | None = key(None, minimum=0)
+    # Ask through the chat template; false: as plain text, for base models.
+    chat: bool = True
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What a model is scored by."""
 
@@ -291,6 +331,9 @@ class EvaluationConfig:
     # The hardware choice that a trained run is scored on, by a job of its own with one process; null: the run's own.
     hardware: str | None = None
     classification: ClassificationConfig = section(ClassificationConfig)
+    math: MathConfig = section(MathConfig)
+    function_calling: FunctionCallingConfig = section(FunctionCallingConfig)
+    lm_eval: LmEvalConfig = section(LmEvalConfig)
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,14 @@ def is_complete(folder: Path) -> bool:
     return (folder / "conversations").is_file() and conversations_of(folder).is_dir()
 
 
+def root_of(folder: Path) -> Path:
+    """The cache that a prepared set lies in."""
+    return folder.parent.parent
+
+
 def conversations_of(folder: Path) -> Path:
     """The conversations that a prepared set was made of."""
-    return folder.parent.parent / GATHERED / (folder / "conversations").read_text(encoding="utf-8").strip()
+    return root_of(folder) / GATHERED / (folder / "conversations").read_text(encoding="utf-8").strip()
 
 
 @contextmanager

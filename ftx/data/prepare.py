@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ftx.config.evaluation_checks import held_out_tasks
 from ftx.config.schema import RunConfig
 from ftx.data import cache
 from ftx.data.conversation_store import ConversationStore
@@ -79,10 +80,11 @@ def prepare(run: RunConfig) -> Prepared:
 
     folder, built_with = _on_disk(run)
     prepared = _open(folder, built_with or load_tokenizer(run, folder), cost_for(run))
-    if run.evaluation.tasks and not len(prepared.held_out):
+    asking = held_out_tasks(run)
+    if asking and not len(prepared.held_out):
         counts = prepared.counts
         raise UserError(
-            f"evaluation.tasks=[{', '.join(run.evaluation.tasks)}]: no conversation is left to score on, "
+            f"evaluation.tasks=[{', '.join(asking)}]: no conversation is left to score on, "
             f"{counts.dropped_too_long + counts.dropped_unsupervised} were too long; raise data.max_length or say "
             "evaluation.tasks=[]"
         )

@@ -27,6 +27,7 @@ NEEDS = {
     "data=hub": ["data.path=a/b"],
     "data=mixture": ["data.sources.a.path=a.jsonl"],
     "hardware=8xH100": ["schedule.global_batch_size=8"],
+    "evaluation=bfcl": ["evaluation.function_calling.path=bfcl"],
     "experiment=ag_news_small": ["data.path=train.csv", "data.holdout_path=test.csv"],
 }
 
@@ -67,6 +68,8 @@ def test_defaults():
 def test_tasks_come_with_the_data():
     assert compose().evaluation.tasks == ["classification"]
     assert compose("data=jsonl", "data.path=a.jsonl").evaluation.tasks == ["loss"]
+    assert compose("data=math_science").evaluation.tasks == ["math", "loss"]
+    assert compose("data=glaive_function_calling").evaluation.tasks == ["function_calling", "loss"]
     assert compose("evaluation.tasks=[loss]").evaluation.tasks == ["loss"]
 
 
