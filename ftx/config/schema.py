@@ -266,6 +266,40 @@ class ClassificationConfig:
     by: str = key("generation", choices=("generation", "likelihood"))
 
 
+class DataAgentConfig:
+    """Of the task data_agent: which questions about tables, and how long a model may work on each."""
+
+    benchmark: str = key("dabstep", choices=("dabstep", "dabench"))
+    # A folder with the benchmark's files; null: fetched from the hub, which only DABStep can be.
+    path: str | None = None
+    # Of DABStep: the answers of test are withheld, so that it ends as a file for the leaderboard.
+    split: str = key("dev", choices=("dev", "test"))
+    # How often each question is asked, each time with another seed.
+    samples: int = key(1, minimum=1)
+    max_turns: int = key(25, minimum=1)
+    # How often in all a model that calls no tool is reminded to.
+    retries: int = key(5, minimum=0)
+    # Notebooks at work at once; each has the limits of evaluation.sandbox to itself.
+    parallel: int = key(16, minimum=1)
+
+
+@dataclass(frozen=True)
+class SandboxConfig:
+    """What code that a model wrote may take, of one notebook."""
+
+    # Of all its processes together.
+    cpu_seconds: int = key(600, minimum=1)
+    # Of one cell.
+    wall_seconds: float = key(120.0, above=0)
+    # Of all its processes together, files aside.
+    memory_gib: float = key(4.0, above=0)
+    # Processes and threads.
+    processes: int = key(128, minimum=1)
+    # The largest file, and all files together; they are kept in memory.
+    file_mib: int = key(256, minimum=1)
+    disk_mib: int = key(1024, minimum=1)
+
+
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What a model is scored by."""
@@ -289,6 +323,12 @@ class EvaluationConfig:
     # The hardware choice that a trained run is scored on, by a job of its own with one process; null: the run's own.
     hardware: str | None = None
     classification: ClassificationConfig = section(ClassificationConfig)
+    # notebook: the model works with tools. none: it sees the question and answers in text.
+    scaffold: str = key("notebook", choices=("notebook", "none"))
+    # Run code that a model wrote as this user, with limits but without a sandbox, where there is no bubblewrap.
+    unsafe_local: bool = False
+    data_agent: DataAgentConfig = section(DataAgentConfig)
+    sandbox: SandboxConfig = section(SandboxConfig)
 
 
 @dataclass(frozen=True)
