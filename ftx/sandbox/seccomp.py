@@ -1,8 +1,9 @@
 """System calls that no data analysis needs and that escapes are made of, refused by a seccomp filter.
 
 Refused are: memory that no limit counts (System V shared memory, memfd), looking into other processes, kernel keys,
-mounting and namespaces, kernel modules, io_uring, bpf and other large pieces of the kernel, and sockets of every family
-but UNIX and IP: the network namespace does not hold all of them (VSOCK reaches a virtual machine's host).
+mounting and namespaces, kernel modules, io_uring, bpf and other large pieces of the kernel. So are sockets of all
+families but UNIX, IP and netlink's routes: a network namespace does not hold every other one (VSOCK reaches the host of
+a virtual machine).
 """
 
 import errno
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 # linux/bpf_common.h, linux/seccomp.h, linux/audit.h and linux/prctl.h.
 _LOAD_WORD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
-_AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT = 0, 4, 16
+_AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT, _AT_THIRD_ARGUMENT = 0, 4, 16, 32
 _PR_SET_DUMPABLE = 4
+_NETLINK_ROUTE = 0
 _X32_NUMBERS = 0x40000000
 
 _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
@@ -92,14 +94,20 @@ def seccomp_program(machine: str = platform.machine()) -> bytes:
         _return(_ALLOW),
     ]
     program += [_unless(_IF_EQUAL, known.prctl, skip=len(undumpable)), *undumpable]
-    families = [_if(_IF_EQUAL, family, skip=len(_ALLOWED_FAMILIES) - at) for at, family in enumerate(_ALLOWED_FAMILIES)]
-    program += [
-        _unless(_IF_EQUAL, known.socket, skip=1 + len(families) + 1),
-        _load(_AT_FIRST_ARGUMENT),
-        *families,
+    # Which addresses there are is asked for through netlink's routes, before a socket is bound to the loopback.
+    routes_only = [
+        _unless(_IF_EQUAL, socket.AF_NETLINK, skip=2),
+        _load(_AT_THIRD_ARGUMENT),
+        _if(_IF_EQUAL, _NETLINK_ROUTE, skip=1),
         _error(errno.EAFNOSUPPORT),
         _return(_ALLOW),
     ]
+    families = [
+        _if(_IF_EQUAL, family, skip=len(_ALLOWED_FAMILIES) - at + len(routes_only) - 2)
+        for at, family in enumerate(_ALLOWED_FAMILIES)
+    ]
+    sockets = [_load(_AT_FIRST_ARGUMENT), *families, *routes_only]
+    program += [_unless(_IF_EQUAL, known.socket, skip=len(sockets)), *sockets, _return(_ALLOW)]
     return b"".join(program)
 
 

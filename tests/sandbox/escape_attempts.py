@@ -102,9 +102,10 @@ refused(connect); tried()
     Attempt(
         "sockets that network namespaces do not hold, and raw ones",
         """
-for family, kind in ((socket.AF_VSOCK, socket.SOCK_STREAM), (socket.AF_NETLINK, socket.SOCK_RAW),
-                     (socket.AF_PACKET, socket.SOCK_RAW), (socket.AF_ALG, socket.SOCK_SEQPACKET)):
-    refused(lambda: socket.socket(family, kind), errno.EAFNOSUPPORT)
+audit = 9
+for family, kind, protocol in ((socket.AF_VSOCK, socket.SOCK_STREAM, 0), (socket.AF_NETLINK, socket.SOCK_RAW, audit),
+                               (socket.AF_PACKET, socket.SOCK_RAW, 0), (socket.AF_ALG, socket.SOCK_SEQPACKET, 0)):
+    refused(lambda: socket.socket(family, kind, protocol), errno.EAFNOSUPPORT)
 refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), errno.EPERM)
 tried()
 """,
