@@ -266,6 +266,7 @@ class ClassificationConfig:
     by: str = key("generation", choices=("generation", "likelihood"))
 
 
+@dataclass(frozen=True)
 class DataAgentConfig:
     """Of the task data_agent: which questions about tables, and how long a model may work on each."""
 
