@@ -1,7 +1,8 @@
 """Whether an answer to a DABStep task is right: by the leaderboard's own rule, and by one that means it.
 
-``official`` decides as the benchmark's scorer does today, where it is lenient (no signs, labels beside numbers do not
-count) as well as where it is not, so that our numbers are the leaderboard's. ``strict`` asks for the gold answer itself.
+``official`` decides as the benchmark's scorer does today, where it is lenient (neither signs nor labels beside numbers
+count) as well as where it is not, so that our numbers are the leaderboard's. ``strict`` asks for the gold answer
+itself.
 """
 
 import math
@@ -21,14 +22,12 @@ _TOLERANCE = 1e-4
 def official(answer: str, gold: str) -> bool:
     """The leaderboard's verdict."""
     answer, gold = answer.strip().lower(), gold.strip().lower()
-    numbers = _first_number(answer), _first_number(gold)
+    numbers = [number for text in (answer, gold) if (number := _first_number(text)) is not None]
     if _LONE_NUMBER.fullmatch(answer) or _LONE_NUMBER.fullmatch(gold):
-        return None not in numbers and _numbers_agree(*numbers)
+        return len(numbers) == 2 and _numbers_agree(*numbers)
     if _SEPARATOR.search(answer) or _SEPARATOR.search(gold):
         return _lists_agree(_listed(answer), _listed(gold))
-    if None not in numbers:
-        return _numbers_agree(*numbers)
-    return _texts_agree(answer, gold)
+    return _numbers_agree(*numbers) if len(numbers) == 2 else _texts_agree(answer, gold)
 
 
 def _first_number(text: str) -> float | None:

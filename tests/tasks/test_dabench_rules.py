@@ -11,7 +11,7 @@ from ftx.tasks.dabench_rules import labels_equal, read_labels
     [
         ("@mean_fare[34.65]", {"mean_fare": "34.65"}),
         (
-            "The mean is @mean[1.5], the rest:\n@is_normal[no]@count[ 3 ]",
+            "Mean @mean[1.5], rest:\n@is_normal[no]@count[ 3 ]",
             {"mean": "1.5", "is_normal": "no", "count": " 3 "},
         ),
         ("@mean[1] no, @mean[2]", {"mean": "2"}),
