@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.disk",
         "ftx.profiling",
         "ftx.system_metrics",
+        "ftx.sandbox",
     ),
     ("ftx.data", "ftx.tool_calls"),
     (
@@ -70,7 +71,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.partitions",
         "ftx.strategies",
     ),
-    ("ftx.generation", "ftx.engines", "ftx.scoring", "ftx.tasks"),
+    ("ftx.generation", "ftx.engines", "ftx.agent", "ftx.scoring", "ftx.tasks"),
     (
         "ftx.job",
         "ftx.allocation",

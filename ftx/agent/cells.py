@@ -6,7 +6,7 @@ from dataclasses import dataclass
 RESULT_LINES = 25
 STREAM_LINES = 10
 # A line of a wide table, or one that never ends.
-LINE_CHARACTERS = 1000
+LINE_CHARACTERS = 10_000
 
 _ENDED = {
     "interrupted": "the cell took longer than {seconds:g} s and was interrupted; variables are kept",

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from ftx.config.data_agent_checks import DATA_AGENT_READ_WHEN, check_data_agent
 from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
@@ -13,7 +14,7 @@ from ftx.config.training_checks import check_best, check_compile, check_method, 
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
-TASKS = ("classification", "loss")
+TASKS = ("classification", "data_agent", "loss")
 
 # Sources that have one path.
 SINGLE = ("jsonl", "hub")
@@ -72,6 +73,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
         "evaluation.tasks has no classification",
     ),
     "evaluation.hardware": (lambda run: bool(run.evaluation.tasks), "evaluation.tasks=[] scores nothing"),
+    **DATA_AGENT_READ_WHEN,
     **LAUNCHER_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
@@ -99,6 +101,7 @@ def check_run(run: RunConfig) -> None:
         _check_template,
         check_data,
         _check_tasks,
+        check_data_agent,
         _check_tracking,
         check_launcher,
     ):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.data_checks import looks_like_a_file
 from ftx.config.identity import identity_keys
-from ftx.config.schema import DataConfig, HardwareConfig, RunConfig
+from ftx.config.schema import DataConfig, EvaluationConfig, HardwareConfig, RunConfig
 from ftx.config.scoring_run import scoring_run
 from ftx.errors import UserError
 
@@ -129,6 +129,7 @@ def _independent_of_folder(run: RunConfig) -> RunConfig:
         run_root=_absolute(run.run_root),
         model=replace(run.model, name=name),
         data=_data_independent_of_folder(run.data),
+        evaluation=_evaluation_independent_of_folder(run.evaluation),
         tracking=replace(run.tracking, uri=uri),
     )
 
@@ -148,6 +149,11 @@ def _data_independent_of_folder(data: DataConfig) -> DataConfig:
         sources=sources,
         cache=data.cache and _absolute(data.cache),
     )
+
+
+def _evaluation_independent_of_folder(evaluation: EvaluationConfig) -> EvaluationConfig:
+    agent = evaluation.data_agent
+    return replace(evaluation, data_agent=replace(agent, path=agent.path and _absolute(agent.path)))
 
 
 def _absolute(path: str) -> str:

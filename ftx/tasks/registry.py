@@ -5,7 +5,7 @@ from typing import cast
 
 from ftx.tasks.task import Task
 
-TASKS = ("classification", "loss")
+TASKS = ("classification", "data_agent", "loss")
 
 
 def task_called(name: str) -> Task:

@@ -46,11 +46,15 @@ class TaskInput:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """``scores`` in the form of scores.json, a record for each item, and figures by name."""
+    """``scores`` in the form of scores.json, a record for each item, and figures by name.
+
+    ``files`` (name → text) are kept beside the task's records.
+    """
 
     scores: dict[str, dict[str, Any]]
     predictions: list[Record]
     figures: "dict[str, Figure]" = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Task(Protocol):
