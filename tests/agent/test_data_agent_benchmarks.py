@@ -28,7 +28,7 @@ def mean_fee(rules, amount):
 len(fees)
 """
 FEE_TASKS = {
-    "1273": ['print(f"{mean_fee(fitting(card_scheme=\'GlobalCard\', is_credit=True), 10):.6f}")'],
+    "1273": ["print(f\"{mean_fee(fitting(card_scheme='GlobalCard', is_credit=True), 10):.6f}\")"],
     "1305": [
         """
 import pandas as pd
