@@ -78,6 +78,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.node_facts",
         "ftx.sweep_folder",
         "ftx.report",
+        "ftx.returned_scores",
         "ftx.sweep",
         "ftx.server",
         "ftx.train",

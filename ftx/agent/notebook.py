@@ -47,6 +47,7 @@ class Notebook:
     def close(self) -> None:
         if self._process is not None:
             self._process.end()
+            self._read.close()
             self._process = None
 
     def run(self, code: str) -> CellOutcome:
@@ -72,11 +73,16 @@ class Notebook:
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process is not None
+        # A cell may have stopped the kernel's side: then nobody empties the pipe, and a long message fills it.
+        give_up = threading.Timer(_SPARE_SECONDS, self._process.end, ["its kernel no longer answered"])
+        give_up.start()
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
             raise NotebookFailed(self._why_gone()) from error
+        finally:
+            give_up.cancel()
 
     def _reply(self, name: str, seconds: float) -> dict[str, Any]:
         """To the message of that name; what else may come is not for us."""
@@ -101,12 +107,12 @@ class _Lines:
     """Lines that a process writes, read as they come, up to a length and a time."""
 
     def __init__(self, process: SandboxedProcess) -> None:
-        self._file = process.stdout.fileno()
+        self._process, self._file = process, process.stdout.fileno()
         self._errors: deque[str] = deque(maxlen=3)
         self._held = bytearray()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._file, selectors.EVENT_READ)
-        threading.Thread(target=self._read_errors, args=(process,), daemon=True).start()
+        threading.Thread(target=self._read_errors, daemon=True).start()
 
     def next(self, deadline: float) -> bytes | None:
         """None where the process is gone, takes too long, or writes what is no line of ours."""
@@ -121,11 +127,15 @@ class _Lines:
         del self._held[: end + 1]
         return line
 
+    def close(self) -> None:
+        self._selector.close()
+        self._process.stdout.close()
+
     def errors(self) -> str:
         """The last that was said on stderr."""
         return self._errors[-1] if self._errors else ""
 
-    def _read_errors(self, process: SandboxedProcess) -> None:
-        with suppress(OSError, ValueError):
-            while chunk := os.read(process.stderr.fileno(), 2**16):
+    def _read_errors(self) -> None:
+        with suppress(OSError, ValueError), self._process.stderr as stream:
+            while chunk := os.read(stream.fileno(), 2**16):
                 self._errors += [line[-300:] for line in chunk.decode(errors="replace").splitlines() if line.strip()]

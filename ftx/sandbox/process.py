@@ -20,7 +20,7 @@ WATCH_SECONDS = 0.05
 # What a command may say before it is ended, and how much of it is kept.
 MOST_SAID = 256 * 2**20
 KEPT = 2**20
-MOST_FILES = 100_000
+MOST_FILES = 50_000
 # What bubblewrap needs for itself.
 OWN_PROCESSES = 4
 _CHUNK = 2**16
@@ -114,9 +114,7 @@ class SandboxedProcess:
     def wait(self, stdin: bytes, seconds: float) -> Outcome:
         """Let it work for so long at most; what it says is read, and all but the beginning forgotten."""
         said = [_Said(self, stream) for stream in (self.stdout, self.stderr)]
-        with suppress(OSError):
-            self.stdin.write(stdin)
-            self.stdin.close()
+        threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
         try:
             self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -124,6 +122,11 @@ class SandboxedProcess:
         self.end()
         stdout, stderr = (one.text() for one in said)
         return Outcome(self.popen.returncode, stdout, stderr, self.ended_by)
+
+    def _feed(self, stdin: bytes) -> None:
+        with suppress(OSError, ValueError):
+            self.stdin.write(stdin)
+            self.stdin.close()
 
     def _watch(self) -> None:
         while not self._over.wait(WATCH_SECONDS) and self.is_alive():
@@ -169,7 +172,8 @@ class _Said:
                 self._count += len(chunk)
                 if self._count > MOST_SAID:
                     self._process.end(f"it said more than {MOST_SAID // 2**20} MiB")
-                    return
+                    break
+        self._stream.close()
 
     def text(self) -> str:
         self._thread.join(5)

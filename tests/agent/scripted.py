@@ -1,4 +1,4 @@
-"""An engine whose answers are written beforehand: what it would take a model to answer right, or to fail in some way."""
+"""An engine whose answers are written beforehand: what it takes a model to answer right, or to fail in some way."""
 
 import json
 import time

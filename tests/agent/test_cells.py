@@ -42,7 +42,7 @@ def test_the_parts_stand_under_their_names_and_empty_ones_are_left_out():
         ("interrupted", "longer than 7 s and was interrupted; variables are kept"),
         (
             "killed",
-            "longer than 7 s and did not stop when interrupted; the kernel was started again, and all variables",
+            "longer than 7 s and did not stop when interrupted; the kernel was started again",
         ),
         ("died", "the kernel died; it was started again"),
         ("ended", "because it took too much memory; it was started again, all variables and files are gone"),

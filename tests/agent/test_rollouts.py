@@ -134,7 +134,7 @@ def test_what_is_said_before_a_call_stays_in_the_conversation(text, before):
 
 
 def test_rollouts_share_the_engines_batches_and_a_finished_ones_place_is_taken(benchmark, tmp_path):
-    turns = {task: [cell("1"), final(task)] for task in "abcde"}
+    turns = {task: ["Let me think.", final(task)] for task in "abcde"}
     turns["a"] = [final("7")]
     engine = Scripted(turns)
 
@@ -188,13 +188,13 @@ def test_without_the_scaffold_the_first_answer_is_the_last(benchmark, tmp_path):
 
 def test_where_answers_are_withheld_there_is_a_file_for_the_leaderboard(benchmark, tmp_path):
     evaluation = evaluation_of(benchmark, split="test", samples=2)
-    engine = Scripted({"a": [cell("7"), final("7")], "b": ["no idea"]})
+    engine = Scripted({"a": ["Let me think.", final("7")], "b": ["no idea"]})
 
     result = scored(evaluation, records_of(evaluation, engine, tmp_path / "log", ["a", "b"]))
 
     lines = [json.loads(line) for line in result.files["submission.jsonl"].splitlines()]
     assert [(line["task_id"], line["agent_answer"]) for line in lines] == [("a", "7"), ("b", "")]
-    assert lines[0]["reasoning_trace"] == "I go on.\n7\n\nI go on.\n7"
+    assert lines[0]["reasoning_trace"] == "Let me think.\n\nI go on.\n7"
     assert "official" not in result.scores and result.scores["answered"]["value"] == 0.5
     assert "failure.wrong_answer" not in result.scores and "correct" not in result.predictions[0]
 

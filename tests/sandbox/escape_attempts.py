@@ -295,7 +295,8 @@ tried()
         """
 for top in ("/root", "/home"):
     for folder, inner, files in os.walk(top):
-        if not any(folder.startswith(shown) or shown.startswith(folder) for shown in world["python"]):
+        inner[:] = [name for name in inner if f"{folder}/{name}" not in world["python"]]
+        if files or not any(shown.startswith(folder) for shown in world["python"]):
             escaped((folder, files))
 tried()
 """,
