@@ -61,7 +61,7 @@ def open_benchmark(config: DataAgentConfig) -> Benchmark:
 
 
 def _dabstep(folder: Path, split: str) -> Benchmark:
-    names = [pattern.format(name) for pattern in _TASKS for name in (split, _ON_HUB[split])]
+    names = list(dict.fromkeys(pattern.format(name) for pattern in _TASKS for name in (split, _ON_HUB[split])))
     tasks = _first(folder, names, f"with the tasks of evaluation.data_agent.split={split}")
     context = _first(folder, _CONTEXT, "with the files that the tasks are about")
     files = {file.name: file for file in sorted(context.iterdir()) if file.is_file()}

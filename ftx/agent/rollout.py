@@ -88,7 +88,7 @@ class Rollout:
         else:
             self._act(answer)
         if self.end is None and self.spent.turns >= self.max_turns:
-            self.end = End.ERROR_LOOP if self.spent.failed_in_a_row >= LOOP_LENGTH else End.TURN_LIMIT
+            self.end = self._out_of_turns()
         self._note(answer, self.messages[before:])
 
     def record(self) -> Record:
@@ -105,6 +105,11 @@ class Rollout:
             "error": self.error,
             "text": "\n\n".join(_in_words(message) for message in self.messages if message["role"] == "assistant"),
         }
+
+    def _out_of_turns(self) -> End:
+        if self.spent.tool_calls == 0:
+            return End.NO_TOOL_CALL
+        return End.ERROR_LOOP if self.spent.failed_in_a_row >= LOOP_LENGTH else End.TURN_LIMIT
 
     def _act(self, answer: Answer) -> None:
         """Not every template has room for several calls in a message: the first is the one that counts."""

@@ -1,6 +1,7 @@
 """Cells in a kernel in the sandbox: what they say, what persists, and what code cannot do to the notebook."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -72,15 +73,17 @@ def test_a_cell_that_kills_the_kernels_side_ends_the_notebook_and_the_next_cell_
     assert notebook.run("6 * 7").result == "42"
 
 
-def test_a_notebook_over_a_limit_is_ended_and_says_which(notebook):
-    ended = notebook.run("""
+def test_a_notebook_over_a_limit_is_ended_and_says_which():
+    code = """
 import os, signal
 for _ in range(14):
     if os.fork() == 0:
         kept = b"x" * (90 * 2 ** 20)
         signal.pause()
 signal.pause()
-""")
+"""
+    with Notebook(Sandbox(replace(LIMITS, wall_seconds=60)), {}) as notebook:
+        ended = notebook.run(code)
     assert (ended.state, ended.why) == ("ended", "it took more than 1 GiB of memory")
 
 

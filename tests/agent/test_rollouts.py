@@ -76,6 +76,7 @@ def test_each_way_to_fail_has_its_name(benchmark, tmp_path):
         "x": "wrong_format",
         "y": "too_long_context",
     }
+    assert played(benchmark, tmp_path / "log", {"a": ["Hm."]}, max_turns=2)["a"]["failure"] == "no_tool_call"
     assert not any(one["correct"] for one in ended.values())
     assert [ended[task]["turns"] for task in "abcdexy"] == [3, 4, 4, 1, 1, 1, 2]
     assert (ended["b"]["tool_calls"], ended["b"]["tool_errors"]) == (4, 4)
