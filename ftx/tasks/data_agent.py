@@ -33,7 +33,9 @@ def check(prepared: Prepared, evaluation: EvaluationConfig) -> None:
     if evaluation.scaffold == "none":
         return
     if missing := [name for name in ("jupyter_client", "ipykernel") if find_spec(name) is None]:
-        raise UserError(f"evaluation.tasks=[data_agent]: needs {missing[0]}; pip install 'ftx[agent]'")
+        raise UserError(
+            f"evaluation.tasks=[data_agent]: needs {missing[0]}; in the checkout, pip install -e '.[agent]'"
+        )
     open_sandbox(evaluation.sandbox, unsafe_local=evaluation.unsafe_local)
 
 

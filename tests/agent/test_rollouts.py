@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -228,24 +229,26 @@ def test_what_a_killed_process_has_kept_is_not_lost_and_its_notebooks_end_with_i
     code = KILLED_IN_THE_MIDDLE.format(
         tests=str(Path(__file__).parents[1]), benchmark=str(benchmark), kept=str(kept), log=str(log), disk=disk
     )
-    killed = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
-
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch).chmod(0o755)
+        environment = {**os.environ, "TMPDIR": scratch}
+        killed = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False)
+        assert_none_are_left_of_size(disk)
     assert killed.returncode == -signal.SIGKILL
     assert [json.loads(line)["id"] for line in kept.read_text().splitlines()] == ["a#0"]
-    _, alive = psutil.wait_procs(sandboxes_of_size(disk), timeout=30)
-    assert not alive
     again = records_of(evaluation_of(benchmark), Scripted({"b": [final("A, B")]}), log, ["b"])
     assert [record["answer"] for record in again] == ["A, B"]
 
 
-def sandboxes_of_size(mib: int) -> list[psutil.Process]:
-    """Told from those of other tests by the size of their scratch folder, which is in bubblewrap's words."""
+def assert_none_are_left_of_size(mib: int) -> None:
+    """Sandboxes are told from those of other tests by the size of their scratch folder, a word of bubblewrap's."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if str(mib * 2**20) in process.cmdline():
                 found.append(process)
-    return found
+    _, alive = psutil.wait_procs(found, timeout=30)
+    assert not alive
 
 
 def test_a_kernel_that_cannot_start_fails_cells_and_not_the_run(benchmark, tmp_path, monkeypatch):
