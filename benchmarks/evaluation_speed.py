@@ -23,7 +23,7 @@ from transformers import GenerationConfig
 
 from ftx import compose, train
 from ftx.attention import unpacked_attention
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.data.tokenize import stop_ids
 from ftx.engines.local import LocalEngine

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ftx.config.schema import RunConfig
@@ -35,7 +36,7 @@ def score_task(
     items: list[Item] = task.items(given.prepared, given.evaluation)
     records = _records(folder, run, name, Rank()).all_of(items, look)
     result = task.score(items, records, given.evaluation)
-    return TaskResult({**result.scores, **speed_scores(records)}, result.predictions, result.figures)
+    return replace(result, scores={**result.scores, **speed_scores(records)})
 
 
 def keep_result(folder: RunFolder, run: RunConfig, task: str, result: TaskResult) -> dict[str, Any]:
@@ -43,6 +44,9 @@ def keep_result(folder: RunFolder, run: RunConfig, task: str, result: TaskResult
     folder.predictions(task).parent.mkdir(exist_ok=True)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in result.predictions)
     folder.write_text(folder.predictions(task), lines)
+    for name, text in result.files.items():
+        folder.predictions_folder(task).mkdir(exist_ok=True)
+        folder.write_text(folder.predictions_folder(task) / name, text)
     folder.figures.mkdir(exist_ok=True)
     for name, figure in result.figures.items():
         folder.check_ours()

@@ -1,6 +1,6 @@
 """A task's result for a model in this process, without a run around it."""
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.prepare import Prepared
 from ftx.engines.local import LocalEngine
 from ftx.tasks.task import Record, Task, TaskInput, TaskResult

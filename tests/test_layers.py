@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.disk",
         "ftx.profiling",
         "ftx.system_metrics",
+        "ftx.sandbox",
     ),
     ("ftx.data", "ftx.tool_calls"),
     (
@@ -70,13 +71,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.partitions",
         "ftx.strategies",
     ),
-    ("ftx.generation", "ftx.engines", "ftx.scoring", "ftx.tasks"),
+    ("ftx.generation", "ftx.engines", "ftx.agent", "ftx.scoring", "ftx.tasks"),
     (
         "ftx.job",
         "ftx.allocation",
         "ftx.node_facts",
         "ftx.sweep_folder",
         "ftx.report",
+        "ftx.returned_scores",
         "ftx.sweep",
         "ftx.server",
         "ftx.train",

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from ftx.config.data_agent_checks import DATA_AGENT_READ_WHEN, check_data_agent
 from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.engine_checks import ENGINE_READ_WHEN, check_engine
 from ftx.config.evaluation_checks import EVALUATION_READ_WHEN, check_evaluation
@@ -67,6 +68,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "hardware.gpus_per_node": (lambda run: run.hardware.device == "cuda", "only hardware with GPUs does"),
     **ENGINE_READ_WHEN,
     **EVALUATION_READ_WHEN,
+    **DATA_AGENT_READ_WHEN,
     **LAUNCHER_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
@@ -95,6 +97,7 @@ def check_run(run: RunConfig) -> None:
         check_data,
         check_engine,
         check_evaluation,
+        check_data_agent,
         _check_tracking,
         check_launcher,
     ):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.data_checks import looks_like_a_file
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
-from ftx.config.schema import DataConfig, EvaluationConfig, HardwareConfig, RunConfig
+from ftx.config.schema import DataConfig, HardwareConfig, RunConfig
 from ftx.config.scoring_run import scoring_run
 from ftx.errors import UserError
 
@@ -182,12 +183,14 @@ def _data_independent_of_folder(data: DataConfig) -> DataConfig:
 
 def _evaluation_independent_of_folder(evaluation: EvaluationConfig) -> EvaluationConfig:
     math, calls, harness = evaluation.math, evaluation.function_calling, evaluation.lm_eval
+    agent = evaluation.data_agent
     is_file = math.path is not None and looks_like_a_file(math.path)
     return replace(
         evaluation,
         math=replace(math, path=_absolute(str(math.path)) if is_file else math.path),
         function_calling=replace(calls, path=calls.path and _absolute(calls.path)),
         lm_eval=replace(harness, include_path=harness.include_path and _absolute(harness.include_path)),
+        data_agent=replace(agent, path=agent.path and _absolute(agent.path)),
     )
 
 

@@ -5,7 +5,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ftx.config.keys import did_you_mean
-from ftx.config.schema import FORMATS, RunConfig, SourceConfig
+from ftx.config.schema import RunConfig, SourceConfig
+from ftx.config.schema_keys import FORMATS
 from ftx.errors import UserError
 
 # What data.order says without looking at a column or a function.

@@ -9,7 +9,7 @@ from ftx.config.keys import did_you_mean
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
-TASKS = ("classification", "function_calling", "lm_eval", "loss", "math")
+TASKS = ("classification", "data_agent", "function_calling", "lm_eval", "loss", "math")
 # The group of entry points that a user's own tasks come in by.
 OWN_TASKS = "ftx.tasks"
 
@@ -27,9 +27,6 @@ _ONLY_HUB = (_asks_the_hub, "only an evaluation.math.path on the hub does")
 # As READ_WHEN of ftx/config/checks.py, which these are part of.
 EVALUATION_READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "evaluation.hardware": (lambda run: bool(run.evaluation.tasks), "evaluation.tasks=[] scores nothing"),
-    "evaluation.url": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),
-    "evaluation.served_model": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),
-    "evaluation.top_p": (lambda run: run.evaluation.temperature > 0, "evaluation.temperature=0 draws nothing"),
     "evaluation.classification": _asks("classification"),
     "evaluation.math": _asks("math"),
     "evaluation.math.subset": _ONLY_HUB,

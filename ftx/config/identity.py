@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.keys import flat, schema_fields
 from ftx.config.schema import SCHEMA_VERSION, RunConfig, SourceConfig
 
@@ -20,6 +21,9 @@ def identity_keys(run: RunConfig) -> dict[str, Any]:
     if run.schedule.best_metric:
         # These intervals say which checkpoints there are to choose from.
         changed |= {name: values[name] for name in ("schedule.save_every", "schedule.eval_every")}
+    if run.schedule.epochs == 0 and run.evaluation.scaffold != EvaluationConfig().scaffold:
+        # A model that is only scored, with and without the scaffold: two rows of a table, so two runs.
+        changed["evaluation.scaffold"] = run.evaluation.scaffold
     if run.data.sources:
         changed["data.sources"] = {name: _source_keys(source) for name, source in run.data.sources.items()}
     return changed

@@ -4,44 +4,13 @@ yaml files under conf/ and experiments/ choose among these; a key that is not he
 says which values are allowed and whether the key changes a run's result (and so belongs to its identity).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from ftx.config.evaluation_schema import EvaluationConfig
+from ftx.config.schema_keys import FORMATS, key, section
+
 SCHEMA_VERSION = 1
-
-FORMATS = (
-    "messages",
-    "prompt_completion",
-    "sharegpt",
-    "alpaca",
-    "glaive_v2",
-    "jupyter_agent",
-    "mathcodeinstruct",
-    "scibench",
-    "ag_news",
-    "gsm8k",
-)
-
-
-def key(
-    default: Any,
-    *,
-    choices: tuple[Any, ...] = (),
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    identity: bool = True,
-) -> Any:
-    """A key with its default, the values it accepts and whether a run's identity depends on it."""
-    metadata = {"choices": choices, "minimum": minimum, "above": above, "maximum": maximum, "identity": identity}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def section(kind: type, *, identity: bool = True) -> Any:
-    """A group of keys; ``identity=False`` keeps all of it out of a run's identity."""
-    return field(default_factory=kind, metadata={"identity": identity})
 
 
 @dataclass(frozen=True)
@@ -258,82 +227,6 @@ class ScheduleConfig:
     save_weights: str = key("never", choices=("never", "epoch"), identity=False)
     # [a, b]: record steps a to b with PyTorch's profiler, into profile/; []: none.
     profile_steps: list[int] = key([], identity=False)
-
-
-@dataclass(frozen=True)
-class ClassificationConfig:
-    """How evaluation.tasks=[classification] finds out what the model would answer."""
-
-    # generation: let it write. likelihood: which of the labels' answers is the likeliest; never an invalid one.
-    by: str = key("generation", choices=("generation", "likelihood"))
-
-
-@dataclass(frozen=True)
-class MathConfig:
-    """Which problems evaluation.tasks=[math] asks, and when an answer to one is right."""
-
-    # A file, or OWNER/NAME of a data set on the hub; null: what the run held out.
-    path: str | None = None
-    subset: str | None = None
-    split: str = "test"
-    revision: str = "main"
-    format: str = key("auto", choices=("auto", *FORMATS))
-    # How far off a number may be; null: whole numbers and fractions exactly, numbers with decimals within 5 %, which is
-    # SciBench's published rule.
-    relative_tolerance: float | None = key(None, minimum=0, maximum=1)
-
-
-@dataclass(frozen=True)
-class FunctionCallingConfig:
-    """What evaluation.tasks=[function_calling] asks, and how the model is told of the functions."""
-
-    # A folder with the Berkeley board's questions and possible answers; null: the held-out turns with tools.
-    path: str | None = None
-    # native: as tools of the chat template. glaive: in the system's text, as Glaive's data has them. auto: native where
-    # the template knows tools.
-    form: str = key("auto", choices=("auto", "native", "glaive"))
-
-
-@dataclass(frozen=True)
-class LmEvalConfig:
-    """What evaluation.tasks=[lm_eval] has EleutherAI's lm-evaluation-harness run."""
-
-    # The harness's names of tasks and groups of tasks.
-    tasks: list[str] = key([])
-    # A folder with tasks of your own.
-    include_path: str | None = None
-    # Examples before each question; null: as many as the task says.
-    fewshot: int | None = key(None, minimum=0)
-    # Ask through the chat template; false: as plain text, for base models.
-    chat: bool = True
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """What a model is scored by."""
-
-    tasks: list[str] = key(["loss"])
-    # At most so many items of each task; null: all.
-    limit: int | None = key(None, minimum=1)
-    # Who answers: the loaded model in batches, or with continuous batching; vLLM; a server that speaks OpenAI's API.
-    engine: str = key("transformers", choices=("transformers", "continuous", "vllm", "openai"))
-    # Of the server, up to and with /v1; and what it calls the model, null: the only one it has.
-    url: str | None = None
-    served_model: str | None = None
-    # Questions that are answered at once.
-    batch_size: int = key(64, minimum=1)
-    # 0: always the likeliest token.
-    temperature: float = key(0.0, minimum=0)
-    # Above temperature 0: only the fewest tokens that together have this probability.
-    top_p: float = key(1.0, above=0, maximum=1)
-    # The most that an answer may have; null: what the task says.
-    max_new_tokens: int | None = key(None, minimum=1)
-    # The hardware choice that a trained run is scored on, by a job of its own with one process; null: the run's own.
-    hardware: str | None = None
-    classification: ClassificationConfig = section(ClassificationConfig)
-    math: MathConfig = section(MathConfig)
-    function_calling: FunctionCallingConfig = section(FunctionCallingConfig)
-    lm_eval: LmEvalConfig = section(LmEvalConfig)
 
 
 @dataclass(frozen=True)

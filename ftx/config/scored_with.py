@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.keys import flat
-from ftx.config.schema import EvaluationConfig, RunConfig
+from ftx.config.schema import RunConfig
 
 # Keys of evaluation on which no score depends.
-_ONLY_HOW = {"tasks", "batch_size", "hardware", "unsafe_local"}
+_ONLY_HOW = {"tasks", "batch_size", "hardware", "unsafe_local", "data_agent.parallel"}
+# Keys and sections that only the named task reads, beside its own section.
+_READ_BY = {"scaffold": "data_agent", "sandbox": "data_agent"}
 # And those that say which answers count and how, not what a model answers.
 _ONLY_SCORES = {"limit", "math.relative_tolerance"}
 
@@ -24,7 +27,8 @@ def answering_settings(run: RunConfig, task: str) -> dict[str, Any]:
 def _changed(run: RunConfig, task: str, without: set[str]) -> dict[str, Any]:
     """The keys of evaluation that differ from their defaults, but those of other tasks."""
     values, defaults = flat(run.evaluation), flat(EvaluationConfig())
-    others = {name.partition(".")[0] for name in values if "." in name} - {task}
+    sections = {name.partition(".")[0] for name in values if "." in name}
+    others = {name for name in sections | set(_READ_BY) if _READ_BY.get(name, name) != task}
     return {
         name: value
         for name, value in values.items()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.conversation import Message
 from ftx.engines.engine import Answer, OnAnswer, Request, failed
 from ftx.environment import openai_key

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.conversation import Conversation
 from ftx.data.prepare import Prepared
 from ftx.errors import UserError

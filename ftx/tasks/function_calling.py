@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.conversation import Conversation
 from ftx.data.formats.glaive_written import written_as_glaive
 from ftx.data.formats.tools import as_call, read_functions

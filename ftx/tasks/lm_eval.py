@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.keys import did_you_mean
-from ftx.config.schema import EvaluationConfig
 from ftx.data.prepare import Prepared
 from ftx.errors import UserError
 from ftx.progress import Progress

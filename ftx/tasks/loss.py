@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.prepare import Prepared
 from ftx.errors import UserError
 from ftx.statistics import bootstrap

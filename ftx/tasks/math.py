@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from ftx.config.schema import EvaluationConfig, MathConfig
+from ftx.config.evaluation_schema import EvaluationConfig, MathConfig
 from ftx.data.conversation import Conversation
 from ftx.data.prepare import Prepared
 from ftx.errors import UserError

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftx.config.schema import MathConfig, SourceConfig
+from ftx.config.evaluation_schema import MathConfig
+from ftx.config.schema import SourceConfig
 from ftx.data.cache import root_of
 from ftx.data.conversation import Conversation
 from ftx.data.formats import to_conversation

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.conversation import Message
 from ftx.data.prepare import Prepared
 from ftx.engines.engine import Engine
@@ -46,11 +46,15 @@ class TaskInput:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """``scores`` in the form of scores.json, a record for each item, and figures by name."""
+    """``scores`` in the form of scores.json, a record for each item, and figures by name.
+
+    ``files`` (name → text) are kept beside the task's records.
+    """
 
     scores: dict[str, dict[str, Any]]
     predictions: list[Record]
     figures: "dict[str, Figure]" = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Task(Protocol):

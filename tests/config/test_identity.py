@@ -11,7 +11,8 @@ from ftx.config import identity, keys
 from ftx.config.compose import compose
 from ftx.config.identity import identity_keys, run_hash
 from ftx.config.keys import flat, schema_fields
-from ftx.config.schema import RunConfig, ScheduleConfig, SourceConfig, key, section
+from ftx.config.schema import RunConfig, ScheduleConfig, SourceConfig
+from ftx.config.schema_keys import key, section
 from ftx.data import fingerprint, stdlib_docs
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint
 from ftx.data.hub_names import hub_commit
@@ -91,6 +92,14 @@ def test_intervals_count_where_the_best_checkpoint_is_chosen(run):
     best = with_key(run, "schedule.best_metric", "eval_loss")
     for name in ("schedule.save_every", "schedule.eval_every"):
         assert run_hash(with_key(best, name, 5), "", "") != run_hash(best, "", "")
+
+
+def test_a_model_that_is_only_scored_is_another_run_without_the_scaffold(run):
+    """A trained one is not: it would be trained again."""
+    for epochs, differs in ((0, True), (2, False)):
+        with_it = with_key(run, "schedule.epochs", epochs)
+        without = with_key(with_it, "evaluation.scaffold", "none")
+        assert (run_hash(with_it, "data", "") != run_hash(without, "data", "")) == differs
 
 
 @pytest.mark.parametrize("name", ALL_KEYS)

@@ -10,7 +10,7 @@ import pytest
 import small_model
 from small_model import QUESTIONS, TEMPLATE, asked
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.engines.local import LocalEngine
 from ftx.engines.openai import OpenAIEngine, _as_sent
 from ftx.errors import UserError

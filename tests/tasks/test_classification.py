@@ -7,7 +7,7 @@ from known_answer import holding_out, model_that_says, tokens_of
 from scored_alone import scored_alone
 from transformers import Qwen3ForCausalLM
 
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.conversation import Conversation
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.errors import UserError

@@ -9,7 +9,7 @@ from real_data import real_path, real_rows
 from scored_alone import scored_alone
 
 from ftx.config.compose import compose
-from ftx.config.schema import EvaluationConfig, FunctionCallingConfig
+from ftx.config.evaluation_schema import EvaluationConfig, FunctionCallingConfig
 from ftx.data.conversation import Conversation
 from ftx.data.formats import to_conversation
 from ftx.data.formats.glaive import read_glaive_v2

@@ -165,7 +165,7 @@ def test_a_task_that_cannot_be_loaded_is_told_before_training(place, tmp_path):
     ("words", "message"),
     [
         (["evaluation.lm_eval.tasks=[]"], "evaluation.lm_eval.tasks is empty"),
-        (["evaluation.engine=openai", "evaluation.url=http://x/v1"], "needs the model itself"),
+        (["evaluation.engine=openai", "evaluation.url=http://x/v1", "schedule.epochs=0"], "needs the model itself"),
         (["evaluation.tasks=[loss]"], "nothing in this run reads it, evaluation.tasks has no lm_eval"),
     ],
 )

@@ -10,7 +10,7 @@ from scored_alone import scored_alone
 from torch.nn.functional import cross_entropy
 
 from ftx.config.compose import compose
-from ftx.config.schema import EvaluationConfig
+from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.data.tokenize import tokenize
 from ftx.models import load_model

@@ -8,7 +8,7 @@ from real_data import real_path
 from scored_alone import scored_alone
 
 from ftx.config.compose import compose
-from ftx.config.schema import EvaluationConfig, MathConfig
+from ftx.config.evaluation_schema import EvaluationConfig, MathConfig
 from ftx.data.conversation import Conversation
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.errors import UserError
