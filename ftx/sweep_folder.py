@@ -16,7 +16,7 @@ from ftx.metrics_log import last_training_row
 from ftx.run_folder import Membership, RunFolder
 from ftx.slurm_queue import Job
 from ftx.standing import state_of
-from ftx.sweep_table import Arm
+from ftx.sweep_arms import Arm
 from ftx.tracking import ensure_parent
 from ftx.writing import write_json
 
