@@ -195,5 +195,3 @@ def _percent(value: float) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.4g}"
-
-

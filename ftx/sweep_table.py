@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ftx.sweep_arms import (
     rank,
     swept_keys,
 )
-from ftx.verdict import describe, judge
+from ftx.verdict import Verdict, describe, judge
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Table:
     """``best`` is the (row, column) of the best arm's primary metric, None when no arm is scored."""
 
     columns: tuple[Column, ...]
+    verdict: Verdict | None
     best: tuple[int, int] | None
     sentences: tuple[str, ...]
 
@@ -54,6 +55,7 @@ def table(arms: Sequence[Arm], metrics: Sequence[str] | None = None) -> Table:
     verdict = judge(arms, shown[0]) if shown else None
     return Table(
         columns=(*columns, *_seed_columns(arms), *_state_columns(arms)),
+        verdict=verdict,
         best=(arms.index(verdict.best), len(swept)) if verdict else None,
         sentences=(*describe(verdict), *_notes(arms, shown[0])) if verdict else ("No arm has a score yet.",),
     )
@@ -65,14 +67,15 @@ def to_markdown(table: Table) -> str:
     return "\n\n".join([shown, *table.sentences]) + "\n"
 
 
-def to_csv(arms: Sequence[Arm], metrics: Sequence[str] | None = None) -> str:
-    """The arms in the table's order with every number in full: per metric its value, ``.low``, ``.high`` and ``.n``.
+def to_csv(arms: Sequence[Arm], more: Mapping[str, Mapping[str, float | None]] | None = None) -> str:
+    """The arms in the table's order with every number in full: per metric its value, ``.low``, ``.high`` and ``.n``,
+    and ``.spread`` over seeds and ``.published`` where they are known.
 
-    The last training row of each arm follows in columns ``train.*``.
+    The last training row of each arm follows in columns ``train.*``, then ``more`` by the arm's name.
     """
     arms = in_order(arms)
-    shown = metrics_of(arms, metrics)
-    rows = [_csv_row(arm, shown) for arm in arms]
+    shown = metrics_of(arms)
+    rows = [_csv_row(arm, shown) | dict((more or {}).get(arm.name, {})) for arm in arms]
     first_columns = ["run", *swept_keys(arms), "state", "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(
@@ -90,6 +93,10 @@ def _csv_row(arm: Arm, metrics: Iterable[Metric]) -> dict[str, Any]:
         low, high = (score and score.interval) or (None, None)
         values = (score.value, low, high, score.n) if score else (None,) * 4
         row |= dict(zip((metric.full_name + end for end in ("", ".low", ".high", ".n")), values, strict=True))
+        if score and score.spread is not None:
+            row[f"{metric.full_name}.spread"] = score.spread
+        if published := metric.published(arm):
+            row[f"{metric.full_name}.published"] = published.value
     return row | {f"train.{key}": value for key, value in arm.train.items()}
 
 

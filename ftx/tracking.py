@@ -286,7 +286,8 @@ def _send_parameters(tracking: "MlflowClient", run_id: str, run: RunConfig) -> N
     """Flat keys; a value too long for MLflow would fail the whole batch, and run.yaml has it whole."""
     from mlflow.entities import Param
 
-    parameters = [Param(name, str(value)[:500]) for name, value in flat(run).items()]
+    settings = {name: value for name, value in flat(run).items() if not name.startswith("expected.")}
+    parameters = [Param(name, str(value)[:500]) for name, value in settings.items()]
     for begin in range(0, len(parameters), 100):
         tracking.log_batch(run_id, params=parameters[begin : begin + 100])
 

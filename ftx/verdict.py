@@ -56,10 +56,13 @@ def describe(verdict: Verdict) -> list[str]:
     tested = [one for one in verdict.others if one.contrast.p is not None]
     untested = [one.arm for one in verdict.others if one.contrast.p is None]
     if not tested:
-        return [f"{best}. No test says whether another arm differs: {_why_untested(verdict.metric)}."]
+        return [
+            f"{best}. No test says whether another arm differs: there are neither counts that {verdict.metric.name} is "
+            "a share of nor answers to the same items that it is the mean of."
+        ]
     sentences = [f"{best}. {_before(verdict, tested)} {_after(verdict, tested)}"]
     if untested:
-        sentences.append(f"Not tested: {_listed(untested, verdict)}; {_why_untested(verdict.metric)}.")
+        sentences.append(f"Not tested, for lack of counts or of the same items: {_listed(untested, verdict)}.")
     if len(tested) > 1:
         sentences.append(_choosing(verdict))
     return sentences
@@ -95,14 +98,14 @@ def format_difference(found: Contrast, *, rate: bool) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """Two digits, three where p is small or near 0.05; 1 is written 1.0."""
+    """Two decimals, three below 0.1; 1 is written 1.0."""
     if p is None:
         return NOTHING
     if p < 0.001:
         return "< 0.001"
     if p >= 0.995:
         return "1.0"
-    return f"{p:.3f}" if p < 0.0995 and (p < 0.01 or 0.045 <= p < 0.055) else f"{p:.2f}"
+    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
 def _apart_among_pairs(ranking: Sequence[Arm], metric: Metric) -> tuple[tuple[Arm, ...], int]:
@@ -150,10 +153,6 @@ def _choosing(verdict: Verdict) -> str:
         "These same scores made it the best, which favours it in every comparison; corrected for all "
         f"{verdict.pairs} pairs of arms, which allows for that, it is distinguishable from {apart}."
     )
-
-
-def _why_untested(metric: Metric) -> str:
-    return f"{metric.name} is neither a mean over items nor a share of them that the predictions or counts give"
 
 
 def _with_p(found: Sequence[Versus], verdict: Verdict, *, corrected: bool) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from ftx.config.data_checks import check_data, has_held_out_source
+from ftx.config.expected_checks import check_expected
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
@@ -100,6 +101,7 @@ def check_run(run: RunConfig) -> None:
         check_data,
         _check_tasks,
         _check_tracking,
+        check_expected,
         check_launcher,
     ):
         check(run)
