@@ -59,8 +59,9 @@ def _in_words(adjusted: Sequence[float | None]) -> str:
     if not tested:
         return "Nothing can be tested: no published number comes with its n, or ours is no share of counted items."
     apart = sum(p <= ALPHA for p in tested)
+    differ = f"{apart} differ" if apart > 1 else f"{apart or 'none'} differs"
     said = (
-        f"{apart or 'None'} of the {len(tested)} that come with counts {'differs' if apart < 2 else 'differ'} from what "
-        "is published (Fisher's exact test, two-sided, after Holm's correction)."
+        f"Of the {len(tested)} that come with counts, {differ} from what is published by Fisher's exact test, "
+        "two-sided, after Holm's correction."
     )
     return said + (" Without counts there is no test." if len(tested) < len(adjusted) else "")

@@ -53,20 +53,25 @@ def p_value(metric: Metric, first: Arm, second: Arm) -> tuple[float | None, str]
 def _interval(metric: Metric, first: Arm, second: Arm) -> Interval | None:
     pair = _paired(metric, first, second)
     if pair is None:
-        one, other = metric.score(first), metric.score(second)
-        if one is None or other is None or one.interval is None or other.interval is None:
-            return None
-        return difference_interval(one.value, one.interval, other.value, other.interval)
+        return _of_unpaired(metric.score(first), metric.score(second))
     ours, theirs = pair
     one_seed = len({item for _, item in ours}) == len(ours)
     if one_seed and is_right_or_wrong([*ours.values(), *theirs.values()]):
         cells = Counter((ours[key].total, theirs[key].total) for key in ours)
         return paired_difference_interval(cells[1, 1], cells[1, 0], cells[0, 1], cells[0, 0])
+    if len(set(differences(ours, theirs).values())) == 1:  # nothing to draw from
+        return _of_unpaired(metric.score(first), metric.score(second))
     return cluster_bootstrap(
         [ours[key].total - theirs[key].total for key in ours],
         [outcome.weight for outcome in ours.values()],
         [item for _, item in ours],
     )
+
+
+def _of_unpaired(first: Score | None, second: Score | None) -> Interval | None:
+    if first is None or second is None or first.interval is None or second.interval is None:
+        return None
+    return difference_interval(first.value, first.interval, second.value, second.interval)
 
 
 def _paired(metric: Metric, first: Arm, second: Arm) -> tuple[Outcomes, Outcomes] | None:

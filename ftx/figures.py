@@ -97,7 +97,7 @@ def confusion_matrices(
             axes.remove()
         figure.supxlabel("answered", fontsize=10)
         figure.supylabel("gold", fontsize=10)
-        figure.suptitle(title, fontweight="bold", fontsize=11)
+        figure.suptitle(title, fontweight="bold", fontsize=11, x=0.02, ha="left")
         bar = figure.colorbar(image, ax=grid, pad=0.02)
         bar.set_label("share of the gold class (%)")
         bar.outline.set_visible(False)

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftx.outcomes import Outcome, Outcomes, mean
-from ftx.statistics import cluster_bootstrap
+from ftx.outcomes import Outcome, Outcomes, is_right_or_wrong, mean
+from ftx.statistics import cluster_bootstrap, wilson
 from ftx.sweep_arms import SEED_KEY, Arm, swept_keys
 
 
@@ -71,6 +71,10 @@ def _score(entries: Sequence[dict[str, Any]], outcomes: Outcomes) -> dict[str, A
 
 
 def _over_items(outcomes: Outcomes) -> list[float]:
+    """Answers that are all alike give a bootstrap nothing to draw from: they are then as sure as one seed's."""
+    if is_right_or_wrong(outcomes.values()) and len(set(outcomes.values())) == 1:
+        items = len({item for _, item in outcomes})
+        return list(wilson(round(mean(outcomes)) * items, items))
     return list(
         cluster_bootstrap(
             [outcome.total for outcome in outcomes.values()],
