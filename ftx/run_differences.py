@@ -40,7 +40,7 @@ def config_differences(first: RunFolder, second: RunFolder) -> list[Difference]:
 
 def data_differences(first: RunFolder, second: RunFolder) -> list[Difference]:
     """Fingerprints of data and starting weights, and what was counted when the data was prepared."""
-    return _differences(*(_fingerprints(folder) | _counts(folder) for folder in (first, second)))
+    return _differences(*({**_fingerprints(folder), **_counts(folder)} for folder in (first, second)))
 
 
 def code_differences(first: RunFolder, second: RunFolder) -> list[Difference]:
@@ -50,7 +50,7 @@ def code_differences(first: RunFolder, second: RunFolder) -> list[Difference]:
     diffs = [provenance.get("dirty_diff") or "" for provenance in (ours, theirs)]
     if diffs[0] == diffs[1]:
         return facts
-    return [*facts, Difference("uncommitted", *map(_changed_files, diffs), _unified(*diffs))]
+    return [*facts, Difference("uncommitted", _changed_files(diffs[0]), _changed_files(diffs[1]), _unified(*diffs))]
 
 
 def metric_differences(first: RunFolder, second: RunFolder) -> list[Difference]:
