@@ -69,7 +69,7 @@ def _differences(base: Arm, tuned: Arm, tasks: Sequence[str]) -> str:
     if any(one.p is not None for _, one in found):
         columns.append(Column("p (Holm)", [format_p(p) for p in adjusted]))
         columns.append(Column("by", [one.test or NOTHING for _, one in found], False))
-    return f"{to_table(columns)}\n\nDifferences of percentages are in points, brackets hold 95 % intervals, p is two-sided."
+    return f"{to_table(columns)}\n\nPercentages differ in points, brackets hold 95 % intervals, p is two-sided."
 
 
 def _score(metric: Metric, arm: Arm, rate: bool) -> str:

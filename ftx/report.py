@@ -11,6 +11,7 @@ from ftx.config.schema import TrackingConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
 from ftx.lock import holder
+from ftx.mlflow_parent import close_parent
 from ftx.published import published_arms
 from ftx.run_folder import RunFolder
 from ftx.slurm_queue import Job
@@ -18,7 +19,7 @@ from ftx.standing import ask_slurm, state_of
 from ftx.sweep_arms import Arm
 from ftx.sweep_folder import Sweep, find_sweep, read_sweep
 from ftx.sweep_report import Recorded, Wanted, write_files
-from ftx.tracking import Sender, brief, close_parent, failures
+from ftx.tracking import Sender, brief, failures
 from ftx.verb import verb
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def write_report(sweep: Sweep, tracking: TrackingConfig, *, ran: bool = True, wa
     runs = {folder.name: folder for folder in sweep.folders()}
     report = write_files(sweep.path, Recorded(sweep.name, sweep.experiment, arms, runs), wanted or Wanted())
     if ran and sweep.mlflow_parent_id and not tracking.offline:
-        close_parent(tracking, sweep.mlflow_parent_id, report.files, _state(arms))
+        close_parent(tracking, sweep.mlflow_parent_id, report.files, report.summary, _state(arms))
     return report.text
 
 

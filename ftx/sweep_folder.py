@@ -13,13 +13,13 @@ from ftx.config.keys import flat
 from ftx.config.schema import TrackingConfig
 from ftx.errors import UserError
 from ftx.metrics_log import last_training_row
+from ftx.mlflow_parent import ensure_parent
 from ftx.outcomes import read_outcomes
 from ftx.published import published_of
 from ftx.run_folder import Membership, RunFolder
 from ftx.slurm_queue import Job
 from ftx.standing import state_of
 from ftx.sweep_arms import SEED_KEY, Arm
-from ftx.tracking import ensure_parent
 from ftx.writing import write_json
 
 

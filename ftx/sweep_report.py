@@ -48,9 +48,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Report:
-    """What to print, and every file there is of it."""
+    """What to print, its summary (the table and what it says), and every file there is of it."""
 
     text: str
+    summary: str
     files: tuple[Path, ...]
 
 
@@ -69,7 +70,7 @@ def write_files(folder: Path, recorded: Recorded, wanted: Wanted) -> Report:
         files.append(folder / "settings.csv")
     text = "\n\n".join(_parts(settings, costs, wanted) if wanted.metrics else whole)
     lines = "\n".join(f"figure: {png}" for png, _ in pictures)
-    return Report(f"{text}\n\n{lines}".rstrip(), (*files, *(file for pair in pictures for file in pair)))
+    return Report(f"{text}\n\n{lines}".rstrip(), whole[0], (*files, *(file for pair in pictures for file in pair)))
 
 
 def _parts(settings: Sequence[Arm], costs: Sequence[ArmCost], wanted: Wanted) -> list[str]:

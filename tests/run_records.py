@@ -49,7 +49,7 @@ def histories(mlflow, run_id: str) -> dict[str, list[tuple[int, float]]]:
     found = {
         name: mlflow.get_metric_history(run_id, name)
         for name in names
-        if "." not in name and not name.startswith("system/")
+        if "/" not in name
     }
     return {name: sorted((point.step, point.value) for point in points) for name, points in found.items()}
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from ftx.figures import Point, confusion_matrix, metric_against, save
+from ftx.arm_figure import Point, metric_against
+from ftx.figures import confusion_matrix, save
 
 POINTS = [
     Point(0, 0.251, 0.217, 0.288, "untrained"),

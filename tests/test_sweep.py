@@ -140,7 +140,7 @@ def children_hang_under_the_parent(place):
         assert child.info.run_name == f"epochs={epochs}"
         assert child.info.status == "FINISHED"
         accuracy = folder.read_scores()["classification"]["accuracy"]["value"]
-        assert [point.value for point in mlflow.get_metric_history(child.info.run_id, "classification.accuracy")] == [
+        assert [point.value for point in mlflow.get_metric_history(child.info.run_id, "classification/accuracy")] == [
             accuracy
         ]
 

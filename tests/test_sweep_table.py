@@ -5,7 +5,8 @@ import math
 import pytest
 
 from ftx.errors import UserError
-from ftx.sweep_table import Arm, in_order, metrics_of, table, to_csv, to_markdown
+from ftx.sweep_arms import Arm, in_order, metrics_of
+from ftx.sweep_table import table, to_csv, to_markdown
 
 
 def arm(value, scores=None, *, key="schedule.epochs", state="finished", reason="", train=None):
