@@ -98,13 +98,15 @@ def format_difference(found: Contrast, *, rate: bool) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """Two decimals, three below 0.1; 1 is written 1.0."""
+    """Two decimals, three below 0.1, four where rounding would hide on which side of 0.05 it is; 1 is written 1.0."""
     if p is None:
         return NOTHING
     if p < 0.001:
         return "< 0.001"
     if p >= 0.995:
         return "1.0"
+    if 0.0495 <= p < 0.0505:
+        return f"{p:.4f}"
     return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
