@@ -1,8 +1,10 @@
 """What runs, scores and tags are called in MLflow, so that its list, charts and Compare view read well.
 
 Its UI sorts parameters and metrics by name and draws a section of charts for each part before a slash. Compare has no
-order of its own: ``Show diff only`` leaves the parameters that differ, which a run's name has as well.
+order of its own: ``Show diff only`` leaves the parameters that differ, which are in a run's name and description too.
 """
+
+from collections.abc import Mapping
 
 from ftx.config.keys import flat
 from ftx.config.schema import RunConfig
@@ -17,6 +19,17 @@ NOTE_TAG = "mlflow.note.content"
 KIND_OF_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
 # MLflow refuses longer ones.
 LONGEST_PARAMETER, LONGEST_NOTE = 500, 5000
+
+
+def run_name(swept: Mapping[str, str]) -> str:
+    """``epochs=3, lr=0.001``: short, since the list cuts off what is longer than some fifteen letters.
+
+    A key of several words is its initials, unless two keys have the same ones.
+    """
+    names = [key.rsplit(".", 1)[-1] for key in swept]
+    short = ["".join(word[0] for word in name.split("_") if word) if "_" in name else name for name in names]
+    chosen = short if len(set(short)) == len(short) else names
+    return ", ".join(f"{name}={value}" for name, value in zip(chosen, swept.values(), strict=True))
 
 
 def score_name(task: str, metric: str) -> str:

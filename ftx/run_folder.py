@@ -56,7 +56,10 @@ class Membership:
 
     sweep: str
     title: str
+    """What MLflow's list calls the run."""
     mlflow_parent_id: str
+    about: str = ""
+    """The swept keys in full, for its page there."""
 
 
 @dataclass(frozen=True)

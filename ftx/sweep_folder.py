@@ -13,6 +13,7 @@ from ftx.config.keys import flat
 from ftx.config.schema import TrackingConfig
 from ftx.errors import UserError
 from ftx.metrics_log import last_training_row
+from ftx.mlflow_names import run_name
 from ftx.mlflow_parent import ensure_parent
 from ftx.outcomes import read_outcomes
 from ftx.published import published_of
@@ -64,7 +65,9 @@ class Sweep:
         if parent is None:
             return self
         for member in members:
-            self.folder_of(member).write_membership(Membership(self.name, member.title, parent))
+            about = ", ".join(f"{key}={value}" for key, value in member.swept.items())
+            title = run_name(member.swept) or member.title
+            self.folder_of(member).write_membership(Membership(self.name, title, parent, about))
         sweep = replace(self, mlflow_parent_id=parent)
         sweep.save()
         return sweep

@@ -16,6 +16,7 @@ from ftx.mlflow_names import (
     EXPERIMENT_TAG,
     KEY_TAG,
     KIND_OF_EXPERIMENT,
+    NOTE_TAG,
     PARENT_TAG,
     RUN_TAG,
     STATE_TAG,
@@ -223,6 +224,7 @@ def _ensure_run(tracking: "MlflowClient", folder: RunFolder, run: RunConfig) -> 
     if membership and there.data.tags.get(PARENT_TAG) != membership.mlflow_parent_id:
         # The one that is looked for comes last.
         tracking.set_tag(known, SWEEP_TAG, membership.sweep)
+        tracking.set_tag(known, NOTE_TAG, membership.about)
         tracking.set_tag(known, PARENT_TAG, membership.mlflow_parent_id)
     # Parameters come last: where there are none, whoever made the run died on the way.
     if not there.data.params:

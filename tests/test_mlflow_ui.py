@@ -13,39 +13,39 @@ from tracking_server import TrackingServer
 
 from ftx.config.compose import compose_all
 from ftx.report import write_report
-from ftx.run_folder import open_run_folder
+from ftx.run_folder import find_run_folder, open_run_folder
 from ftx.sweep_folder import open_sweep
 from ftx.tracking import Sender
-from launchers.folders import locate
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 SECONDS = 25_000
-RATES = (0.001, 0.002, 0.004)
+RATES = (0.001, 0.004)
 
 
 @pytest.fixture(scope="module")
 def sweep(new_place):
-    """Three runs of learning rates, sent to a server that is up, with their report."""
+    """Two learning rates with their report, and a server that shows them."""
     place = new_place()
-    server = TrackingServer(place.path)
-    server.start()
-    words = place.words(
-        f"schedule.learning_rate={','.join(map(str, RATES))}", f"tracking.uri={server.local_uri}", "name=rates"
-    )
-    composition = compose_all([str(word) for word in words], multirun=True)
-    folders = [locate(composed) for composed in composition.runs]
-    for composed, folder in zip(composition.runs, folders, strict=True):
-        open_run_folder(folder, composed.run, composed.words, {})
+    rates = ",".join(map(str, RATES))
+    words = map(str, place.words(f"schedule.learning_rate={rates}", "name=rates"))
+    composition = compose_all(list(words), multirun=True)
+    folders = [
+        open_run_folder(find_run_folder(composed.run, "", ""), composed.run, composed.words, {})
+        for composed in composition.runs
+    ]
+    tracking = composition.runs[0].run.tracking
     made = open_sweep(composition, folders)
-    made = made.with_parent(composition.runs[0].run.tracking, made.members)
+    made = made.with_parent(tracking, made.members)
     for at, (composed, folder) in enumerate(zip(composition.runs, folders, strict=True)):
         write_row(folder, 50)
         write_row(folder, 100)
-        write_results(folder, accuracy=0.5 + at / 8)
+        write_results(folder, accuracy=0.5 + at / 4)
         folder.write_status(state="finished")
         Sender(folder, composed.run).send("finished", "")
-    write_report(made, composition.runs[0].run.tracking)
+    write_report(made, tracking)
+    server = TrackingServer(place.path)
+    server.start()
     yield made, server
     server.stop(signal.SIGTERM)
 
@@ -80,7 +80,7 @@ def the_list_names_the_sweep_and_its_runs(page, at, made, tmp_path):
     page.goto(f"{at}/runs")
     page.get_by_role("row").filter(has_text=made.name).get_by_role("button").first.click()
     for rate in RATES:
-        page.get_by_role("link", name=f"learning_rate={rate}", exact=True).wait_for()
+        page.get_by_role("link", name=f"lr={rate}", exact=True).wait_for()
     page.screenshot(path=tmp_path / "list.png")
 
 
@@ -106,7 +106,7 @@ def a_sweeps_page_shows_its_report(page, address, tmp_path):
 def two_runs_compare_by_what_differs(page, uri, experiment, runs, tmp_path):
     """Of a hundred parameters one is left."""
     page.goto(f"{uri}/#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}")
-    page.get_by_text("learning_rate=0.001", exact=True).first.wait_for()
+    page.get_by_text("lr=0.001", exact=True).first.wait_for()
     page.get_by_role("switch", name="Parameters - Show diff only").click()
     page.get_by_role("cell", name="data.max_length").wait_for(state="detached")
     page.get_by_role("switch", name="Metrics - Show diff only").click()
