@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from ftx.outcomes import Outcomes, differences, is_right_or_wrong, mean
+from ftx.outcomes import Outcomes, differences, is_right_or_wrong, mean, of_metric
 from ftx.significance import fisher, mcnemar, paired_t, sign_flip
 from ftx.statistics import Interval, cluster_bootstrap, difference_interval, paired_difference_interval
 from ftx.sweep_arms import Arm, Metric, Score
 
 MCNEMAR, FISHER = "McNemar's exact test", "Fisher's exact test"
-SIGN_FLIP = "an exact permutation test over items (McNemar's, with an item's seeds kept together)"
+SIGN_FLIP = "an exact permutation test over items (McNemar's, with all answers to an item kept together)"
 PAIRED_T = "a paired t-test over items"
 
 
@@ -55,8 +55,8 @@ def _interval(metric: Metric, first: Arm, second: Arm) -> Interval | None:
     if pair is None:
         return _of_unpaired(metric.score(first), metric.score(second))
     ours, theirs = pair
-    one_seed = len({item for _, item in ours}) == len(ours)
-    if one_seed and is_right_or_wrong([*ours.values(), *theirs.values()]):
+    once_each = len({item for _, item in ours}) == len(ours)
+    if once_each and is_right_or_wrong([*ours.values(), *theirs.values()]):
         cells = Counter((ours[key].total, theirs[key].total) for key in ours)
         return paired_difference_interval(cells[1, 1], cells[1, 0], cells[0, 1], cells[0, 0])
     if len(set(differences(ours, theirs).values())) == 1:  # nothing to draw from
@@ -75,7 +75,7 @@ def _of_unpaired(first: Score | None, second: Score | None) -> Interval | None:
 
 
 def _paired(metric: Metric, first: Arm, second: Arm) -> tuple[Outcomes, Outcomes] | None:
-    """Both arms' answers, where they are to the same items under the same seeds and the metric is their mean."""
+    """Both arms' answers, where they are to the same items in the same draws and the metric is their mean."""
     ours, theirs = _answers(metric, first), _answers(metric, second)
     if not ours or not theirs or ours.keys() != theirs.keys():
         return None
@@ -83,9 +83,10 @@ def _paired(metric: Metric, first: Arm, second: Arm) -> tuple[Outcomes, Outcomes
 
 
 def _answers(metric: Metric, arm: Arm) -> Outcomes | None:
-    """Predictions say of each item whether it counts for its task's first metric; of the others they say nothing."""
-    score, outcomes = metric.score(arm), arm.outcomes.get(metric.task)
-    if not outcomes or score is None or next(iter(arm.scores[metric.task])) != metric.name:
+    """What the metric is the mean of; None where the predictions do not say."""
+    score = metric.score(arm)
+    outcomes = of_metric(arm.outcomes.get(metric.task, {}), metric.name, list(arm.scores.get(metric.task, {})))
+    if not outcomes or score is None:
         return None
     return outcomes if math.isclose(mean(outcomes), score.value, rel_tol=1e-6, abs_tol=1e-9) else None
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftx.outcomes import Outcome, Outcomes, is_right_or_wrong, mean
+from ftx.outcomes import Outcome, Outcomes, is_right_or_wrong, mean, of_metric
 from ftx.statistics import cluster_bootstrap, wilson
 from ftx.sweep_arms import SEED_KEY, Arm, swept_keys
 
@@ -42,12 +42,9 @@ def _pooled(setting: dict[str, str], group: Sequence[Arm]) -> Arm:
 
 
 def _scores(arms: Sequence[Arm], task: str) -> dict[str, Any]:
-    """Of one task, in all metrics that every seed has; the answers are what the first of them is the mean of."""
+    """Of one task, in all metrics that every seed has."""
     names = _in_all([arm.scores[task] for arm in arms])
-    return {
-        name: _score([arm.scores[task][name] for arm in arms], _together(arms, task) if name == names[0] else {})
-        for name in names
-    }
+    return {name: _score([arm.scores[task][name] for arm in arms], _answers(arms, task, name)) for name in names}
 
 
 def _score(entries: Sequence[dict[str, Any]], outcomes: Outcomes) -> dict[str, Any]:
@@ -72,7 +69,7 @@ def _score(entries: Sequence[dict[str, Any]], outcomes: Outcomes) -> dict[str, A
 
 def _over_items(outcomes: Outcomes) -> list[float]:
     """Answers that are all alike give a bootstrap nothing to draw from: they are then as sure as one seed's."""
-    if is_right_or_wrong(outcomes.values()) and len(set(outcomes.values())) == 1:
+    if is_right_or_wrong(outcomes.values()) and len({outcome.total for outcome in outcomes.values()}) == 1:
         items = len({item for _, item in outcomes})
         return list(wilson(round(mean(outcomes)) * items, items))
     return list(
@@ -91,15 +88,20 @@ def _averaged(intervals: Sequence[Sequence[float | None] | None]) -> list[float]
     return [statistics.fmean(pair[0] for pair in ends), statistics.fmean(pair[1] for pair in ends)]
 
 
-def _together(arms: Sequence[Arm], task: str) -> Outcomes:
-    """All answers; {} where a seed has none, or its score is not their mean."""
+def _answers(arms: Sequence[Arm], task: str, name: str) -> Outcomes:
+    """What the metric is the mean of, in all seeds; {} where a seed's predictions do not say."""
     found: dict[tuple[str, str], Outcome] = {}
     for arm in arms:
-        outcomes, entry = arm.outcomes.get(task, {}), next(iter(arm.scores[task].values()))
-        if not outcomes or not math.isclose(mean(outcomes), entry["value"] or 0.0, rel_tol=1e-6, abs_tol=1e-9):
+        outcomes = of_metric(arm.outcomes.get(task, {}), name, list(arm.scores[task]))
+        value = arm.scores[task][name]["value"] or 0.0
+        if not outcomes or not math.isclose(mean(outcomes), value, rel_tol=1e-6, abs_tol=1e-9):
             return {}
         found.update(outcomes)
     return found
+
+
+def _together(arms: Sequence[Arm], task: str) -> Outcomes:
+    return {key: outcome for arm in arms for key, outcome in arm.outcomes.get(task, {}).items()}
 
 
 def _in_all(mappings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,11 +1,14 @@
 """Which arms are told apart, and in which words: the published epoch ablation, paired answers, losses."""
 
+import json
+
 import numpy as np
 import pytest
 from arms import answered, counted, measured
 from scipy.stats import ttest_rel
 
 from ftx.contrast import FISHER, MCNEMAR, PAIRED_T, SIGN_FLIP, contrast
+from ftx.outcomes import Outcome, read_outcomes
 from ftx.significance import fisher, mcnemar
 from ftx.sweep_arms import Arm, Metric, in_order
 from ftx.verdict import describe, format_p, judge, to_markdown
@@ -155,3 +158,40 @@ def test_a_clear_winner_is_said_to_be_one():
 )
 def test_p_values_are_short_and_never_zero(p, shown):
     assert format_p(p) == shown
+
+
+def test_a_level_of_the_items_is_compared_by_its_own_answers():
+    """Of ``official.easy`` the answers to easy items say all, of ``strict`` they say nothing."""
+    arms = []
+    for epochs, right in ((2, [True] * 12 + [False] * 8), (1, [True] * 4 + [False] * 16)):
+        outcomes = {
+            ("", f"{at}"): Outcome(float(one), 1.0, "easy" if at < 12 else "hard") for at, one in enumerate(right)
+        }
+        counts = {"official": sum(right), "official.easy": sum(right[:12]), "strict": sum(right)}
+        sizes = {"official": 20, "official.easy": 12, "strict": 20}
+        scores = {
+            name: {"value": count / sizes[name], "n": sizes[name], "ci95": None} for name, count in counts.items()
+        }
+        swept = {"schedule.epochs": str(epochs)}
+        arms.append(Arm("", swept, "finished", "", {"agent": scores}, {}, outcomes={"agent": outcomes}))
+    easy = contrast(Metric("agent", "official.easy"), *arms)
+    assert (easy.test, easy.p) == (MCNEMAR, pytest.approx(mcnemar(8, 0)))
+    assert contrast(Metric("agent", "strict"), *arms).test == ""
+
+
+def test_several_samples_of_a_task_are_one_task(tmp_path):
+    """Records that name their task are draws of it."""
+    records = [{"id": f"{task}#{sample}", "task": task, "correct": True} for task in "ab" for sample in range(3)]
+    file = tmp_path / "agent.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    outcomes = read_outcomes(file, "7")
+    assert len(outcomes) == 6
+    assert {item for _, item in outcomes} == {"a", "b"}
+    assert {draw for draw, _ in outcomes} == {f"7/{record['id']}" for record in records}
+
+
+def test_predictions_that_say_nothing_of_right_or_wrong_are_no_outcomes(tmp_path):
+    file = tmp_path / "task.jsonl"
+    file.write_text('{"id": "1", "correct": true}\n{"id": "2"}\n')
+    assert read_outcomes(file) == {}
+    assert read_outcomes(tmp_path / "none.jsonl") == {}
