@@ -85,20 +85,22 @@ def confusion_matrices(
     with style.context(["default", STYLE]):
         size = inches * len(column_labels) * across + 2.6, (inches * len(row_labels) + 0.5) * down + 1.4
         figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-        for axes, (arm, counts) in zip(grid.flat, of_arms.items(), strict=False):
+        grid = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes in grid[len(of_arms) :]:
+            axes.remove()
+        used = grid[: len(of_arms)]
+        for place, (axes, (arm, counts)) in enumerate(zip(used, of_arms.items(), strict=True)):
             cells = np.asarray(counts)
             shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
             image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="equal")
             _write_counts(axes, cells, shares, size=8)
             _name_cells(axes, row_labels, column_labels, turned=True)
             axes.set(title=arm, xlabel="", ylabel="")
-        for axes in grid.flat[len(of_arms) :]:
-            axes.remove()
+            axes.tick_params(labelleft=place % across == 0, labelbottom=place + across >= len(of_arms))
         figure.supxlabel("answered", fontsize=10)
         figure.supylabel("gold", fontsize=10)
         figure.suptitle(title, fontweight="bold", fontsize=11, x=0.02, ha="left")
-        bar = figure.colorbar(image, ax=grid, pad=0.02)
+        bar = figure.colorbar(image, ax=used, pad=0.02)
         bar.set_label("share of the gold class (%)")
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0)
