@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,12 +14,11 @@ from ftx.figures import BLUE, GREY, INK, LOGARITHMIC_FROM, ORANGE, STYLE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
     from matplotlib.transforms import Transform
 
 # Typographic points: between an interval's end and its value (half of the largest marker), between lines at one place,
 # between arms of one line at one place, and from an arm to what is published of it.
-VALUE_GAP, LINE_GAP, ARM_GAP, PUBLISHED_GAP = 7, 12, 26, 8
+VALUE_GAP, LINE_GAP, ARM_GAP, PUBLISHED_GAP = 7, 14, 26, 8
 # Each line of several has a colour and a shape of its own, so that grey tells them apart as well.
 LINES = ((BLUE, "o"), (INK, "^"), ("#4f8f5b", "D"), ("#8a5a9e", "v"), ("#a08020", "P"), (GREY, "X"))
 LAST_IN_LEGEND = ("base model", "fine-tuned", "best", "best (base model)", "published", "95 % interval", "chance")
@@ -100,17 +100,23 @@ def metric_against(
         figure = Figure(figsize=(max(5.4, 0.75 * len(arms)), 3.7), layout="constrained")
         axes = figure.add_subplot()
         best = (min if lower_is_better else max)(arms, key=lambda point: point.value)
-        lines = list(dict.fromkeys(point.line for point in sorted(arms, key=lambda point: point.line)))
+        lines, has_published = _lines(arms), len(arms) < len(everything)
         for place, line in enumerate(lines):
             points = [point for point in arms if point.line == line]
             kinds = [_Kind(point.x == base_at, point is best, line, place) for point in points]
-            shift = LINE_GAP * (place - (len(lines) - 1) / 2)
-            _draw_line(axes, points, kinds, shift, "{:.1f}" if percent else "{:.3g}", joined=joined)
+            # The first stands on its ticks, the others step aside.
+            shift = place * (LINE_GAP + has_published * PUBLISHED_GAP)
+            _draw_line(axes, points, kinds, shift, joined=joined)
             _draw_published(axes, [point for point in everything if point.published and point.line == line], shift)
+            beside = _side(place, len(lines), has_published)
+            _write_values(axes, points, kinds, shift, beside, "{:.1f}" if percent else "{:.3g}")
+        if len(lines) > 1 and any(point.x == base_at for point in arms):
+            axes.plot([], [], "o", markerfacecolor="white", markeredgecolor=INK, label="base model")
         if chance is not None:
             axes.axhline(scale * chance, color=GREY, linewidth=1, linestyle=(0, (5, 3)), zorder=1, label="chance")
         _lay_out_x(axes, everything)
-        axes.margins(x=0.08, y=0.14)
+        # Beside the outermost marks of several lines there are values, and lines that have stepped aside.
+        axes.margins(x=0.08 if len(lines) == 1 else min(0.12 + 0.05 * len(lines), 0.4), y=0.14)
         axes.autoscale_view()
         axes.set(xlabel=x_label, ylabel=f"{y_label} (%)" if percent else y_label)
         axes.set_title(title, fontweight="bold", wrap=True)
@@ -125,17 +131,19 @@ def _scaled(point: Point, scale: float) -> Point:
     return replace(point, value=scale * point.value, low=scale * point.low, high=scale * point.high)
 
 
-def _draw_line(
-    axes: Axes, points: Sequence[Point], kinds: Sequence[_Kind], shift: float, form: str, *, joined: bool
-) -> None:
-    """Intervals, marks and values. The arms are joined where no x is there twice, else those of one x stand side by
-    side."""
-    colour = LINES[kinds[0].place % len(LINES)][0]
+def _lines(arms: Sequence[Point]) -> list[str]:
+    """The longest first; else by name."""
+    counts = Counter(point.line for point in arms)
+    return sorted(counts, key=lambda line: (-counts[line], line))
+
+
+def _draw_line(axes: Axes, points: Sequence[Point], kinds: Sequence[_Kind], shift: float, *, joined: bool) -> None:
+    """Intervals and marks. The arms are joined where no x is there twice, else those of one x stand side by side."""
     if joined and all(left.x < right.x for left, right in pairwise(points)):
         axes.plot(
             [p.x for p in points],
             [p.value for p in points],
-            color=colour,
+            color=LINES[kinds[0].place % len(LINES)][0],
             linewidth=1,
             alpha=0.4,
             zorder=2,
@@ -144,17 +152,8 @@ def _draw_line(
     for i, (point, kind) in enumerate(zip(points, kinds, strict=True)):
         aside = shift + _aside(i, points)
         _draw_interval(axes, point, aside, INK)
-        axes.plot(
-            point.x,
-            point.value,
-            linestyle="none",
-            transform=_aside_by(axes, aside),
-            zorder=6,
-            label=kind.name,
-            **kind.mark,
-        )
-        value = _write_value(axes, point, form.format(point.value), aside, below=_is_valley(i, points))
-        value.set_fontweight("bold" if kind.is_best else "normal")
+        place = _aside_by(axes, aside)
+        axes.plot(point.x, point.value, linestyle="none", transform=place, zorder=6, label=kind.name, **kind.mark)
 
 
 def _draw_published(axes: Axes, points: Sequence[Point], shift: float) -> None:
@@ -196,18 +195,43 @@ def _aside_by(axes: Axes, points: float) -> Transform:
     return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
 
 
-def _write_value(axes: Axes, point: Point, text: str, aside: float, *, below: bool) -> Annotation:
-    return axes.annotate(
-        text,
-        (point.x, min(point.value, point.low) if below else max(point.value, point.high)),
-        xytext=(aside, -VALUE_GAP if below else VALUE_GAP),
-        textcoords="offset points",
-        ha="center",
-        va="top" if below else "bottom",
-        fontsize=9,
-        bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-        zorder=5,
-    )
+def _side(place: int, lines: int, has_published: bool) -> float | None:
+    """How far beside its mark a value stands, in typographic points, where others would be in its way above it.
+
+    None: above. Of several lines the first has room on its left and the last on its right; NaN: there is none.
+    """
+    if lines == 1:
+        return None
+    if place == 0:
+        return -VALUE_GAP
+    return VALUE_GAP + has_published * PUBLISHED_GAP if place == lines - 1 else math.nan
+
+
+def _write_values(
+    axes: Axes, points: Sequence[Point], kinds: Sequence[_Kind], shift: float, beside: float | None, form: str
+) -> None:
+    """Above or below the interval, or ``beside`` the mark; where there is no room the best arm's alone."""
+    for i, (point, kind) in enumerate(zip(points, kinds, strict=True)):
+        if beside is not None and math.isnan(beside) and not kind.is_best:
+            continue
+        free = beside is None or math.isnan(beside)
+        below = free and _is_valley(i, points)
+        end = point.value if not free else min(point.value, point.low) if below else max(point.value, point.high)
+        axes.annotate(
+            form.format(point.value),
+            (point.x, end),
+            xytext=(
+                shift + _aside(i, points) + (0 if free else beside or 0),
+                free * (-VALUE_GAP if below else VALUE_GAP),
+            ),
+            textcoords="offset points",
+            ha="center" if free else "right" if (beside or 0) < 0 else "left",
+            va="center" if not free else "top" if below else "bottom",
+            fontsize=9,
+            fontweight="bold" if kind.is_best else "normal",
+            bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+            zorder=5,
+        )
 
 
 def _aside(i: int, points: Sequence[Point]) -> float:
@@ -233,7 +257,7 @@ def _name_kinds(figure: Figure, axes: Axes) -> None:
         [kinds[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=min(len(order), 5),
+        ncols=len(order) if len(order) <= 5 else -(-len(order) // 2),
         frameon=False,
         handlelength=1.4,
         handletextpad=0.5,

@@ -158,28 +158,41 @@ def _choosing(verdict: Verdict) -> str:
 
 
 def _with_p(found: Sequence[Versus], verdict: Verdict, *, corrected: bool) -> str:
-    return _joined(
-        [
-            f"{_named(one.arm, at, verdict)} (p = {format_p(one.holm if corrected else one.contrast.p)})".replace(
-                "= <", "<"
-            )
-            for at, one in enumerate(found)
-        ]
-    )
+    names = _names([one.arm for one in found], verdict)
+    values = [format_p(one.holm if corrected else one.contrast.p) for one in found]
+    signs = ["p" if value.startswith("<") else "p =" for value in values]
+    return _joined([f"{name} ({sign} {value})" for name, sign, value in zip(names, signs, values, strict=True)])
 
 
 def _listed(arms: Sequence[Arm], verdict: Verdict) -> str:
-    return _joined([_named(arm, at, verdict) for at, arm in enumerate(arms)])
+    return _joined(_names(arms, verdict))
 
 
-def _named(arm: Arm, at: int, verdict: Verdict) -> str:
-    """The first of a list in full, the others by their value alone where one key was swept."""
-    return arm.title if at == 0 else _short(arm, verdict)
+def _names(arms: Sequence[Arm], verdict: Verdict) -> list[str]:
+    """By what they differ in from the best; where that is one key, it is named the first time only."""
+    names, known = [], ""
+    for arm in arms:
+        differing = _differing(arm, verdict)
+        key = next(iter(differing)) if len(differing) == 1 else ""
+        names.append(differing[key] if key and key == known else _title(differing) or arm.name)
+        known = key
+    return names
 
 
 def _short(arm: Arm, verdict: Verdict) -> str:
+    """For a cell: the value alone where only one key was swept."""
     keys = swept_keys(verdict.arms)
-    return arm.swept.get(keys[0], arm.title) if len(keys) == 1 else arm.title
+    if len(keys) == 1:
+        return arm.swept.get(keys[0], arm.title)
+    return arm.title if arm is verdict.best else _title(_differing(arm, verdict)) or arm.name
+
+
+def _differing(arm: Arm, verdict: Verdict) -> dict[str, str]:
+    return {key: value for key, value in arm.swept.items() if verdict.best.swept.get(key) != value}
+
+
+def _title(swept: dict[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in swept.items())
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -151,7 +151,7 @@ SEVERAL_LINES = [
 
 def test_several_lines_are_told_apart_without_colour():
     figure = against_epochs(SEVERAL_LINES, chance=None)
-    assert legend(figure) == ["method=full", "method=lora", "best", "95 % interval"]
+    assert legend(figure) == ["method=full", "method=lora", "base model", "best", "95 % interval"]
     marks = {line.get_label(): line.get_marker() for line in figure.axes[0].lines if line.get_marker() != "None"}
     assert len({marks["method=full"], marks["method=lora"], marks["best"]}) == 3
 
