@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,50 +10,65 @@ from pathlib import Path
 from ftx.config.schema import TrackingConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
-from ftx.figures import Point, metric_against, save
 from ftx.lock import holder
+from ftx.mlflow_parent import close_parent
+from ftx.published import published_arms
 from ftx.run_folder import RunFolder
 from ftx.slurm_queue import Job
 from ftx.standing import ask_slurm, state_of
+from ftx.sweep_arms import Arm
 from ftx.sweep_folder import Sweep, find_sweep, read_sweep
-from ftx.sweep_table import BASE_KEY, Arm, metrics_of, swept_keys, table, to_csv, to_markdown
-from ftx.tracking import Sender, brief, close_parent, failures
+from ftx.sweep_report import Recorded, Wanted, write_files
+from ftx.tracking import Sender, brief, failures
 from ftx.verb import verb
-from ftx.writing import write_text
 
 log = logging.getLogger(__name__)
 
 
 @verb
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Print the report of a sweep, or send what MLflow lacks."""
+    """Print the report of a sweep or of an experiment's published numbers, or send what MLflow lacks."""
     given = _read_arguments(arguments)
     if given.sync:
         return sync(given.names, given.run_root)
+    wanted = Wanted(given.metric, given.against == "published")
+    if given.published:
+        sys.stdout.write(write_published(given.published, given.run_root, wanted) + "\n")
+        return ExitCode.FINISHED
     if len(given.names) != 1:
         raise UserError("name one sweep: python -m ftx.report SWEEP (a folder or its name)")
     sweep = find_sweep(given.names[0], given.run_root)
-    sys.stdout.write(write_report(sweep, tracking_of(sweep), metrics=given.metric) + "\n")
+    sys.stdout.write(write_report(sweep, tracking_of(sweep), wanted=wanted) + "\n")
     return ExitCode.FINISHED
 
 
-def write_report(
-    sweep: Sweep, tracking: TrackingConfig, *, ran: bool = True, metrics: Sequence[str] | None = None
-) -> str:
-    """Write report.md, report.csv and the figure into the sweep's folder and its MLflow parent; returns the text.
+def write_report(sweep: Sweep, tracking: TrackingConfig, *, ran: bool = True, wanted: Wanted | None = None) -> str:
+    """Write the report into the sweep's folder and its MLflow parent; returns what to print.
 
-    With ``ran=False`` nothing has changed since the last report, and MLflow is left in peace. ``metrics`` narrows what
-    is returned and adds a figure of the first of them; the files always have everything.
+    With ``ran=False`` nothing has changed since the last report, and MLflow is left in peace.
     """
     arms = sweep.arms(_jobs_of(sweep))
-    text = to_markdown(table(arms, metrics))
-    write_text(sweep.path / "report.md", f"# {sweep.name}\n\n{to_markdown(table(arms))}")
-    write_text(sweep.path / "report.csv", to_csv(arms))
-    figure = _draw(sweep, arms, metrics)
+    runs = {folder.name: folder for folder in sweep.folders()}
+    report = write_files(sweep.path, Recorded(sweep.name, sweep.experiment, arms, runs), wanted or Wanted())
     if ran and sweep.mlflow_parent_id and not tracking.offline:
-        files = [sweep.path / name for name in ("report.md", "report.csv", "figure.png", "figure.svg")]
-        close_parent(tracking, sweep.mlflow_parent_id, [file for file in files if file.exists()], _state(arms))
-    return text + (f"\nfigure: {figure}" if figure else "")
+        close_parent(tracking, sweep.mlflow_parent_id, report.files, report.summary, _state(arms))
+    return report.text
+
+
+def write_published(experiment: str, run_root: Path, wanted: Wanted) -> str:
+    """The same from what an experiment states that others have published, without any run; returns what to print."""
+    from ftx.config.compose import compose_all
+
+    expected = compose_all([f"experiment={experiment}"]).runs[0].run.expected
+    if not expected.results:
+        raise UserError(f"--published={experiment}: the experiment states no published numbers under expected.results")
+    folder = run_root / "published" / experiment
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"{experiment}, as published"
+    report = write_files(folder, Recorded(title, title, published_arms(expected), {}), wanted)
+    return f"{report.text}\nreport: {folder / 'report.md'}" + (
+        f"\nsource: {expected.source}" if expected.source else ""
+    )
 
 
 def _jobs_of(sweep: Sweep) -> dict[str, Job] | None:
@@ -126,40 +140,6 @@ def _called(names: Sequence[str], run_root: Path) -> tuple[list[RunFolder], list
     return runs, sweeps
 
 
-def _draw(sweep: Sweep, arms: Sequence[Arm], metrics: Sequence[str] | None) -> Path | None:
-    """The primary metric against the swept key, where one key with numbers was swept and an arm has a score."""
-    keys = swept_keys(arms)
-    known = metrics_of(arms, metrics)
-    if len(keys) != 1 or not known or not all(_is_number(arm.swept[keys[0]]) for arm in arms):
-        return None
-    metric, key = known[0], keys[0]
-    points = []
-    for arm in arms:
-        score = metric.score(arm)
-        if score is not None:
-            low, high = score.interval or (math.nan, math.nan)
-            points.append(Point(float(arm.swept[key]), score.value, low, high, ""))
-    labels = max(sum(name.startswith("f1.") for name in arm.scores.get(metric.task, {})) for arm in arms)
-    drawn = metric_against(
-        points,
-        x_label=key.rsplit(".", 1)[-1],
-        y_label=f"{metric.task} {metric.name}".replace("_", " "),
-        title=sweep.experiment,
-        chance=1 / labels if metric.name == "accuracy" and labels else None,
-        percent=metric.is_rate(arms),
-        lower_is_better=metric.lower_is_better,
-        base_at=0 if key == BASE_KEY else None,
-    )
-    return save(drawn, sweep.path / (f"figure.{metric.full_name}" if metrics else "figure"))[0]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
 def _state(arms: Sequence[Arm]) -> str:
     states = {arm.state for arm in arms}
     return "failed" if "failed" in states else "finished" if states == {"finished"} else "running"
@@ -169,6 +149,12 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ftx.report", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="SWEEP", help="a sweep's folder or name")
     parser.add_argument("--metric", action="append", help="show these metrics only; the first is the primary one")
+    parser.add_argument(
+        "--against", choices=["published"], help="test our numbers against those that the experiment states"
+    )
+    parser.add_argument(
+        "--published", metavar="EXPERIMENT", help="the same report from the published numbers alone, without a run"
+    )
     parser.add_argument(
         "--sync", action="store_true", help="send MLflow what it lacks of all runs, or of the named ones"
     )

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ftx.config.identity import run_hash
+from ftx.config.keys import did_you_mean
 from ftx.config.schema import RunConfig
 from ftx.config.scored_with import scoring_settings
 from ftx.config.stored import run_from_yaml, run_to_yaml
-from ftx.errors import Fenced
+from ftx.errors import Fenced, UserError
 from ftx.lock import Lock, holder
 from ftx.writing import of_this_attempt, publish_folder, put_away, write_json, write_text
 
@@ -55,7 +56,10 @@ class Membership:
 
     sweep: str
     title: str
+    """What MLflow's list calls the run."""
     mlflow_parent_id: str
+    about: str = ""
+    """The swept keys in full, for its page there."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,16 @@ def find_run_folder(run: RunConfig, data_fingerprint: str, model_fingerprint: st
     """Where this run lives; nothing is made yet."""
     name = f"{run.name}-{run_hash(run, data_fingerprint, model_fingerprint)}"
     return RunFolder(Path(run.run_root) / name)
+
+
+def find_run(word: str, run_root: Path) -> RunFolder:
+    """A run by its folder or by its name under ``run_root``; raises UserError where there is none."""
+    for path in (Path(word).expanduser(), run_root / word):
+        if (path / "run.yaml").is_file():
+            return RunFolder(path.absolute())
+    known = sorted(file.parent.name for file in run_root.glob("*/run.yaml"))
+    there = f"; {run_root} has {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else ""
+    raise UserError(f"{word}: no such run{did_you_mean(word, known)}{there or f'; there is none under {run_root}'}")
 
 
 def open_run_folder(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ftx.sweep_table import Arm, Metric, format_score, metrics_of
+from ftx.sweep_arms import Arm, Metric, format_score, metrics_of
 
 
 def describe(scores: dict[str, Any], *, brief: bool = False) -> str:

@@ -13,11 +13,14 @@ from ftx.config.keys import flat
 from ftx.config.schema import TrackingConfig
 from ftx.errors import UserError
 from ftx.metrics_log import last_training_row
+from ftx.mlflow_names import run_name
+from ftx.mlflow_parent import ensure_parent
+from ftx.outcomes import read_outcomes
+from ftx.published import published_of
 from ftx.run_folder import Membership, RunFolder
 from ftx.slurm_queue import Job
 from ftx.standing import state_of
-from ftx.sweep_table import Arm
-from ftx.tracking import ensure_parent
+from ftx.sweep_arms import SEED_KEY, Arm
 from ftx.writing import write_json
 
 
@@ -62,7 +65,9 @@ class Sweep:
         if parent is None:
             return self
         for member in members:
-            self.folder_of(member).write_membership(Membership(self.name, member.title, parent))
+            about = ", ".join(f"{key}={value}" for key, value in member.swept.items())
+            title = run_name(member.swept) or member.title
+            self.folder_of(member).write_membership(Membership(self.name, title, parent, about))
         sweep = replace(self, mlflow_parent_id=parent)
         sweep.save()
         return sweep
@@ -126,7 +131,17 @@ def find_sweep(word: str, run_root: Path) -> Sweep:
 
 def _arm(folder: RunFolder, member: Member, jobs: Mapping[str, Job] | None) -> Arm:
     state, reason = state_of(folder, jobs)
-    return Arm(folder.name, member.swept, state, reason, folder.read_scores(), last_training_row(folder.metrics))
+    scores = folder.read_scores()
+    return Arm(
+        name=folder.name,
+        swept=member.swept,
+        state=state,
+        reason=reason,
+        scores=scores,
+        train=last_training_row(folder.metrics),
+        published=published_of(folder.read_run()) if (folder.path / "run.yaml").exists() else {},
+        outcomes={task: read_outcomes(folder.predictions(task), member.swept.get(SEED_KEY, "")) for task in scores},
+    )
 
 
 def _value(choices: dict[str, str | None], values: dict[str, object], key: str) -> str:

@@ -5,15 +5,25 @@ A sender that dies, or a server that is away, loses nothing: the next sender ask
 
 import logging
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftx import metrics_log
-from ftx.config.keys import flat
 from ftx.config.schema import RunConfig, TrackingConfig
 from ftx.errors import Fenced
 from ftx.metric_points import ROW_KINDS, TrainingTime, kind_of, later_than, points_of
+from ftx.mlflow_names import (
+    EXPERIMENT_TAG,
+    KEY_TAG,
+    KIND_OF_EXPERIMENT,
+    NOTE_TAG,
+    PARENT_TAG,
+    RUN_TAG,
+    STATE_TAG,
+    SWEEP_TAG,
+    parameters_of,
+    score_name,
+)
 from ftx.run_folder import RunFolder
 from ftx.while_ours import while_ours
 
@@ -23,9 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RUN_TAG, SWEEP_TAG, PARENT_TAG = "ftx.run", "ftx.sweep", "mlflow.parentRunId"
-# Of one folder alone: by it a run is found again whose making was never answered.
-KEY_TAG = "ftx.key"
 STATE_OF = {
     "pending": "SCHEDULED",
     "running": "RUNNING",
@@ -55,7 +62,8 @@ def experiment_id(tracking: "MlflowClient", settings: TrackingConfig) -> str:
     found = tracking.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(tracking.create_experiment(name, artifact_location=_artifacts_beside(settings.uri)))
+            artifacts = _artifacts_beside(settings.uri)
+            return str(tracking.create_experiment(name, artifact_location=artifacts, tags=KIND_OF_EXPERIMENT))
         except MlflowException:
             found = tracking.get_experiment_by_name(name)
             if found is None:
@@ -68,39 +76,6 @@ def _artifacts_beside(uri: str) -> str | None:
     if not uri.startswith(SQLITE):
         return None
     return (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlruns").as_uri()
-
-
-def ensure_parent(tracking: TrackingConfig, sweep: Path, known_id: str | None) -> str | None:
-    """The MLflow run that a sweep's runs hang under: the one it had, else a new one; None while MLflow is away.
-
-    ``sweep`` is its folder.
-    """
-    try:
-        mlflow = client(tracking)
-        if known_id and _exists(mlflow, known_id):
-            mlflow.update_run(known_id, status=STATE_OF["running"])
-            return known_id
-        tags = {SWEEP_TAG: sweep.name, KEY_TAG: f"{sweep.name}@{sweep.stat().st_ino}"}
-        return _make_run(mlflow, experiment_id(mlflow, tracking), sweep.name, tags)
-    except failures() as error:
-        log.warning("MLflow at %s does not answer (%s); the sweep has no parent run there", tracking.uri, brief(error))
-        return None
-
-
-def close_parent(tracking: TrackingConfig, parent_id: str, files: Iterable[Path], state: str) -> None:
-    """Attach the report to a sweep's parent and say how the sweep stands."""
-    try:
-        mlflow = client(tracking)
-        for file in files:
-            mlflow.log_artifact(parent_id, str(file))
-        if state == "running":
-            mlflow.update_run(parent_id, status=STATE_OF[state])
-        else:
-            mlflow.set_terminated(parent_id, STATE_OF[state])
-    except failures() as error:
-        log.warning(
-            "MLflow at %s does not answer (%s); the report is in the sweep's folder", tracking.uri, brief(error)
-        )
 
 
 def tell(folder: RunFolder, run: RunConfig, state: str, reason: str) -> None:
@@ -218,7 +193,7 @@ class Sender:
             _send_scores(tracking, mlflow_id, self._folder)
             tracking.set_terminated(mlflow_id, STATE_OF[state])
         tracking.set_tag(mlflow_id, "ftx.reason", reason[:500])
-        tracking.set_tag(mlflow_id, "ftx.state", state)
+        tracking.set_tag(mlflow_id, STATE_TAG, state)
         self._said_state = state
 
     def _send_rows(self, tracking: "MlflowClient", there: "RunInfo") -> None:
@@ -237,17 +212,19 @@ class Sender:
 def _ensure_run(tracking: "MlflowClient", folder: RunFolder, run: RunConfig) -> "RunInfo":
     """The run's MLflow run, described: the one it already has, else a new one."""
     known, membership = folder.read_status().mlflow_run_id, folder.read_membership()
-    if known is None or not _exists(tracking, known):
+    if known is None or not exists(tracking, known):
         experiment = experiment_id(tracking, run.tracking)
         title = membership.title if membership else folder.name
         # Written once in a folder's life.
         made = (folder.path / "provenance.json").stat().st_mtime_ns
-        known = _make_run(tracking, experiment, title, {RUN_TAG: folder.name, KEY_TAG: f"{folder.name}@{made}"})
+        tags = {RUN_TAG: folder.name, EXPERIMENT_TAG: str(run.tracking.experiment), KEY_TAG: f"{folder.name}@{made}"}
+        known = make_run(tracking, experiment, title, tags)
         folder.write_status(mlflow_run_id=known)
     there = tracking.get_run(known)
     if membership and there.data.tags.get(PARENT_TAG) != membership.mlflow_parent_id:
         # The one that is looked for comes last.
         tracking.set_tag(known, SWEEP_TAG, membership.sweep)
+        tracking.set_tag(known, NOTE_TAG, membership.about)
         tracking.set_tag(known, PARENT_TAG, membership.mlflow_parent_id)
     # Parameters come last: where there are none, whoever made the run died on the way.
     if not there.data.params:
@@ -257,7 +234,7 @@ def _ensure_run(tracking: "MlflowClient", folder: RunFolder, run: RunConfig) -> 
     return there.info
 
 
-def _make_run(tracking: "MlflowClient", experiment: str, title: str, tags: dict[str, str]) -> str:
+def make_run(tracking: "MlflowClient", experiment: str, title: str, tags: dict[str, str]) -> str:
     """A new MLflow run, or the first that was made with this key.
 
     Where an answer gets lost, MLflow's own client asks a second time, and the next sender a third time.
@@ -271,7 +248,7 @@ def _make_run(tracking: "MlflowClient", experiment: str, title: str, tags: dict[
     return str(first)
 
 
-def _exists(tracking: "MlflowClient", run_id: str) -> bool:
+def exists(tracking: "MlflowClient", run_id: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -283,10 +260,9 @@ def _exists(tracking: "MlflowClient", run_id: str) -> bool:
 
 
 def _send_parameters(tracking: "MlflowClient", run_id: str, run: RunConfig) -> None:
-    """Flat keys; a value too long for MLflow would fail the whole batch, and run.yaml has it whole."""
     from mlflow.entities import Param
 
-    parameters = [Param(name, str(value)[:500]) for name, value in flat(run).items()]
+    parameters = [Param(name, value) for name, value in parameters_of(run).items()]
     for begin in range(0, len(parameters), 100):
         tracking.log_batch(run_id, params=parameters[begin : begin + 100])
 
@@ -303,7 +279,7 @@ def _send_scores(tracking: "MlflowClient", run_id: str, folder: RunFolder) -> No
     written = folder.path / "scores.json"
     stamp = int(written.stat().st_mtime * 1000) if written.exists() else 0
     scores = [
-        Metric(f"{task}.{name}", entry["value"], stamp, 0)
+        Metric(score_name(task, name), entry["value"], stamp, 0)
         for task, metrics in folder.read_scores().items()
         for name, entry in metrics.items()
     ]

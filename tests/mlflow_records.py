@@ -35,7 +35,7 @@ def has_everything(mlflow: MlflowClient, folder: RunFolder) -> Run:
     has_system_metrics(mlflow, folder)
     for task, metrics in folder.read_scores().items():
         for name, entry in metrics.items():
-            (point,) = mlflow.get_metric_history(run_id, f"{task}.{name}")
+            (point,) = mlflow.get_metric_history(run_id, f"{task}/{name}")
             assert point.value == entry["value"]
     assert {"run.yaml", "provenance.json", "overrides.txt", "scores.json", "figures"} <= files_in(mlflow, run_id)
     run = mlflow.get_run(run_id)

@@ -46,11 +46,7 @@ def scored(folder: RunFolder) -> dict[str, dict[str, dict]]:
 def histories(mlflow, run_id: str) -> dict[str, list[tuple[int, float]]]:
     """Every metric's points in MLflow, but for the scores and what the machine was doing."""
     names = mlflow.get_run(run_id).data.metrics
-    found = {
-        name: mlflow.get_metric_history(run_id, name)
-        for name in names
-        if "." not in name and not name.startswith("system/")
-    }
+    found = {name: mlflow.get_metric_history(run_id, name) for name in names if "/" not in name}
     return {name: sorted((point.step, point.value) for point in points) for name, points in found.items()}
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from ftx.figures import Point, confusion_matrix, metric_against, save
+from ftx.arm_figure import Point, metric_against
+from ftx.figures import confusion_matrices, confusion_matrix, save
 
 POINTS = [
     Point(0, 0.251, 0.217, 0.288, "untrained"),
@@ -139,3 +140,47 @@ def test_a_gold_class_without_items_is_blank():
 def test_counts_have_to_fit_their_labels():
     with pytest.raises(ValueError, match="1 rows and 2 columns"):
         confusion_matrix([[1, 2], [3, 4]], ["a"], ["a", "b"], "")
+
+
+SEVERAL_LINES = [
+    Point(x, value, value - 0.05, value + 0.05, "", line)
+    for line, values in (("method=full", (0.3, 0.5, 0.7)), ("method=lora", (0.3, 0.45, 0.6)))
+    for x, value in enumerate(values)
+]
+
+
+def test_several_lines_are_told_apart_without_colour():
+    figure = against_epochs(SEVERAL_LINES, chance=None)
+    assert legend(figure) == ["method=full", "method=lora", "base model", "best", "95 % interval"]
+    marks = {line.get_label(): line.get_marker() for line in figure.axes[0].lines if line.get_marker() != "None"}
+    assert len({marks["method=full"], marks["method=lora"], marks["best"]}) == 3
+
+
+def test_published_points_have_a_mark_of_their_own_and_are_never_the_best():
+    published = [Point(x, value, math.nan, math.nan, "", published=True) for x, value in ((1, 0.99), (3, 0.6))]
+    figure = against_epochs([*POINTS, *published])
+    assert legend(figure) == ["base model", "fine-tuned", "best", "published", "95 % interval", "chance"]
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts if text.get_fontweight() == "bold"] == ["63.2"]
+    marks = [line for line in axes.lines if line.get_label() == "published"]
+    assert [(line.get_marker(), line.get_markerfacecolor()) for line in marks] == [("D", "white")] * 2
+    assert axes.get_ylim()[1] > 99
+
+
+def test_words_along_the_axis_are_not_joined():
+    points = [Point(at, 0.5, 0.4, 0.6, word) for at, word in enumerate(("full", "lora"))]
+    (axes,) = against_epochs(points, base_at=None, joined=False).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["full", "lora"]
+    assert all(len(line.get_xdata()) == 1 for line in axes.lines if line.get_linestyle() == "-")
+
+
+def test_confusion_matrices_share_their_shade(tmp_path):
+    counts = {f"epochs={epochs}": [[epochs, 10 - epochs, 0], [2, 7, 1]] for epochs in range(5)}
+    figure = confusion_matrices(counts, ["net", "os"], ["net", "os", "invalid"], "Held-out answers")
+    *matrices, bar = figure.axes
+    assert [axes.get_title(loc="left") for axes in matrices] == list(counts)
+    assert all(axes.images[0].get_clim() == (0, 100) for axes in matrices)
+    assert np.array(matrices[3].images[0].get_array()) == pytest.approx(np.array([[30, 70, 0], [20, 70, 10]]))
+    assert texts(matrices[1]) == ["1", "9", "0", "2", "7", "1"]
+    assert bar.get_ylabel() == "share of the gold class (%)"
+    save(figure, tmp_path / "confusion")

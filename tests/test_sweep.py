@@ -89,11 +89,14 @@ def only_what_is_missing_is_made(place):
     assert "epochs=0: finished already" in mended.out.splitlines()
     assert in_sweep(place) == sweep
     assert [run.info.run_id for run in parents(place)] == [parent]
-    names = {"sweep.json", "report.md", "report.csv", "figure.png", "figure.svg"}
-    assert {path.name for path in sweep.iterdir()} == names
+    figures = {f"{name}.{kind}" for name in ("figure", "learning_curves", "confusion") for kind in ("png", "svg")}
+    assert {path.name for path in sweep.iterdir()} == {"sweep.json", "report.md", "report.csv", *figures}
     report = (sweep / "report.md").read_text()
     assert "failed" not in report
-    assert report.removeprefix(f"# {sweep.name}\n\n") in mended.out
+    text, _, pictures = report.removeprefix(f"# {sweep.name}\n\n").partition("\n\n![")
+    assert text in mended.out
+    assert pictures.count("](") == 3
+    assert "## Cost" in text
     assert f"figure: {sweep / 'figure.png'}" in mended.out
     arms = list(csv.DictReader((sweep / "report.csv").open()))
     assert [arm["schedule.epochs"] for arm in arms] == ["0", "1", "2"]
@@ -130,7 +133,9 @@ def children_hang_under_the_parent(place):
     assert parent.info.status == "FINISHED"
     assert parent.info.run_name == in_sweep(place).name
     names = {file.path for file in mlflow.list_artifacts(parent.info.run_id)}
-    assert {"report.md", "report.csv", "figure.png", "figure.svg"} <= names
+    assert {"report.md", "report.csv", "figure.png", "figure.svg", "learning_curves.png", "confusion.svg"} <= names
+    assert "Best accuracy: " in parent.data.tags["mlflow.note.content"]
+    assert (parent.data.tags["ftx.state"], parent.data.tags["ftx.experiment"]) == ("finished", "tiny-full-stdlib_docs")
     for epochs in EPOCHS:
         folder = run_of(place, epochs)
         child = mlflow.get_run(folder.read_status().mlflow_run_id)
@@ -140,7 +145,7 @@ def children_hang_under_the_parent(place):
         assert child.info.run_name == f"epochs={epochs}"
         assert child.info.status == "FINISHED"
         accuracy = folder.read_scores()["classification"]["accuracy"]["value"]
-        assert [point.value for point in mlflow.get_metric_history(child.info.run_id, "classification.accuracy")] == [
+        assert [point.value for point in mlflow.get_metric_history(child.info.run_id, "classification/accuracy")] == [
             accuracy
         ]
 

@@ -1,11 +1,13 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 
 from ftx.errors import UserError
-from ftx.sweep_table import Arm, in_order, metrics_of, table, to_csv, to_markdown
+from ftx.sweep_arms import Arm, in_order, metrics_of
+from ftx.sweep_table import table, to_csv, to_markdown
 
 
 def arm(value, scores=None, *, key="schedule.epochs", state="finished", reason="", train=None):
@@ -36,13 +38,26 @@ def test_markdown():
         "|               3 |     60.0 % [55.9, 64.0] |    1.2 % [0.6, 2.6] | 560 |\n"
         "|              10 | **63.2 % [59.1, 67.1]** |    0.0 % [0.0, 0.7] | 560 |\n"
         "\n"
-        "Best accuracy: schedule.epochs=10 with 63.2 % [59.1, 67.1]; its 95 % interval overlaps with that of the next "
-        "best, schedule.epochs=3 (60.0 % [55.9, 64.0]).\n"
+        "Best accuracy: schedule.epochs=10 with 63.2 % [59.1, 67.1]. No test says whether another arm differs: "
+        "there are neither counts that accuracy is a share of nor answers to the same items that it is the mean of.\n"
     )
 
 
-def test_an_interval_that_lies_clear_is_called_so():
-    assert "its 95 % interval lies clear of that of the next best" in table([SWEEP[0], SWEEP[2]]).sentence
+def test_speed_is_not_in_the_table_unless_it_is_asked_for():
+    timed = [arm("1", classified(0.6, 0.5, 0.7, seconds_per_item=(0.25, 0.2, 0.3)))]
+    assert table(timed).header == ("schedule.epochs", "accuracy", "n")
+    asked = table(timed, ["seconds_per_item"])
+    assert (asked.header[1], asked.rows[0][1]) == ("seconds_per_item", "0.250 [0.200, 0.300]")
+
+
+def test_published_numbers_stand_beside_ours():
+    published = {"classification": {"accuracy": {"value": 0.3867, "n": None, "ci95": None, "decimals": 2}}}
+    arms = [replace(arm("0", classified(0.25, 0.2, 0.3)), published=published), arm("1", classified(0.5, 0.4, 0.6))]
+    found = table(arms)
+    assert found.header == ("schedule.epochs", "accuracy", "accuracy (published)", "n")
+    assert [row[2] for row in found.rows] == ["38.67 %", "—"]
+    rows = list(csv.DictReader(io.StringIO(to_csv(arms))))
+    assert [row["classification.accuracy.published"] for row in rows] == ["0.3867", ""]
 
 
 def test_states_show_only_where_something_is_not_finished():
@@ -62,17 +77,7 @@ def test_lower_is_better_for_a_loss_and_it_is_no_percentage():
     found = table([arm("1", lost(0.91234, 0.9, 0.95)), arm("2", lost(0.8, 0.78, 0.85)), arm("0", lost(1.5))])
     assert [row[1] for row in found.rows] == ["1.500", "0.912 [0.900, 0.950]", "0.800 [0.780, 0.850]"]
     assert found.best == (2, 1)
-    assert found.sentence.startswith(
-        "Best eval_loss: schedule.epochs=2 with 0.800 [0.780, 0.850]; its 95 % interval lies"
-    )
-
-
-def test_without_intervals_nothing_is_said_about_overlap():
-    sentence = table([arm("1", lost(0.9)), arm("2", lost(0.8))]).sentence
-    assert sentence == (
-        "Best eval_loss: schedule.epochs=2 with 0.800; "
-        "there is no interval to compare with the next best, schedule.epochs=1 (0.900)."
-    )
+    assert found.sentences[0].startswith("Best eval_loss: schedule.epochs=2 with 0.800 [0.780, 0.850]. No test")
 
 
 def test_a_metric_above_one_anywhere_is_no_percentage():
@@ -83,23 +88,22 @@ def test_a_metric_above_one_anywhere_is_no_percentage():
 def test_a_tie_is_told_and_the_first_marked():
     found = table([arm("2", lost(0.8)), arm("1", lost(0.8)), arm("0", lost(1.5))])
     assert found.best == (1, 1)
-    assert found.footnotes == (
-        "Tied for the best eval_loss: schedule.epochs=1; schedule.epochs=2. The first is marked.",
-    )
-    assert to_markdown(found).endswith(f"\n\n{found.footnotes[0]}\n")
+    tie = "Tied for the best eval_loss: schedule.epochs=1; schedule.epochs=2. The first is marked."
+    assert found.sentences[-1] == tie
+    assert to_markdown(found).endswith(f"\n\n{tie}\n")
 
 
 @pytest.mark.parametrize("diverged", [math.nan, math.inf, None])
 def test_an_arm_that_diverged_is_never_best(diverged):
     found = table([arm("1", lost(diverged)), arm("2", lost(3.0))])
     assert found.best == (1, 1)
-    assert found.sentence.endswith("; no other arm has a score.")
+    assert found.sentences == ("Best eval_loss: schedule.epochs=2 with 3.000; no other arm has a score.",)
 
 
 def test_a_sweep_without_scores_yet():
     found = table([arm("1", state="pending"), arm("0", state="running")])
     assert found.rows == (("0", "running"), ("1", "pending"))
-    assert (found.best, found.sentence) == (None, "No arm has a score yet.")
+    assert (found.best, found.sentences) == (None, ("No arm has a score yet.",))
 
 
 def test_a_sweep_without_arms():

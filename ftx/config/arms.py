@@ -1,8 +1,9 @@
 """Words become one configuration for each run they ask for. All of Hydra is here, and it leaves nothing behind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -55,6 +56,14 @@ class Arms:
     is_sweep: bool
 
 
+@dataclass(frozen=True)
+class _Together:
+    """Keys of a sweep that are set row by row, not each value of one with each of the other."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 def expand(words: Sequence[str], *, multirun: bool, config_dir: Path | None) -> Arms:
     """Raises UserError for what the words, the schema or a yaml file make impossible."""
     try:
@@ -104,7 +113,7 @@ class _Composer:
         given = self._parse(words)
         plain = [str(override.input_line) for override in given if not override.is_sweep_override()]
         composed = self._compose(plain)
-        declared = [f"{name}={values}" for name, values in (composed.hydra.sweeper.params or {}).items()]
+        declared, together = _declared(composed.hydra.sweeper.params or {})
         if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
             swept_words = [word for word in words if word not in plain]
             if swept_words:
@@ -114,8 +123,14 @@ class _Composer:
             return Arms((self._arm(composed, words),), (), is_sweep=False)
         # Of two values for one key the later counts: a word replaces what the experiment declares.
         last = {override.key_or_group: override for override in self._parser.parse_overrides(declared) + given}
-        arms = BasicSweeper.split_arguments(list(last.values()), None)[0]
+        together = [axis for axis in together if not set(axis.names) & set(last)]
+        arms = [
+            [*words, *(word for row in rows for word in row)]
+            for words in BasicSweeper.split_arguments(list(last.values()), None)[0]
+            for rows in product(*(axis.rows for axis in together))
+        ]
         swept = tuple(name for name, override in last.items() if override.is_sweep_override())
+        swept += tuple(name for axis in together for name in axis.names)
         return Arms(tuple(self._arm(self._compose(arm), arm) for arm in arms), swept, is_sweep=True)
 
     def _parse(self, words: Sequence[str]) -> list[Override]:
@@ -169,6 +184,23 @@ class _Composer:
             if file.is_file():
                 return tuple(flat(OmegaConf.to_container(OmegaConf.load(file))))
         return ()
+
+
+def _declared(params: Mapping[str, str]) -> tuple[list[str], list[_Together]]:
+    """What an experiment sweeps: keys with values of their own, as words, and keys that go together."""
+    alone = [f"{name}={values}" for name, values in params.items() if " " not in name.strip()]
+    together = []
+    for names, rows in ((name.split(), str(values)) for name, values in params.items() if " " in name.strip()):
+        cells = [row.split() for row in rows.split(",")]
+        wrong = next((row for row in cells if len(row) != len(names)), None)
+        if wrong is not None:
+            raise UserError(
+                f"hydra.sweeper.params: {' '.join(names)}: {' '.join(wrong)}: each of its rows is a value for each of "
+                f"the {len(names)} keys, as in 'a b: 1 x, 2 y'"
+            )
+        words = tuple(tuple(f"{name}={value}" for name, value in zip(names, row, strict=True)) for row in cells)
+        together.append(_Together(tuple(names), words))
+    return alone, together
 
 
 def _adding(word: str) -> str:

@@ -8,6 +8,7 @@ from ftx.config.data_agent_checks import DATA_AGENT_READ_WHEN, check_data_agent
 from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.engine_checks import ENGINE_READ_WHEN, check_engine
 from ftx.config.evaluation_checks import EVALUATION_READ_WHEN, check_evaluation
+from ftx.config.expected_checks import check_expected
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
@@ -99,6 +100,7 @@ def check_run(run: RunConfig) -> None:
         check_evaluation,
         check_data_agent,
         _check_tracking,
+        check_expected,
         check_launcher,
     ):
         check(run)

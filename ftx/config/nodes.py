@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, Node, OmegaConf
 
-from ftx.config.schema import RunConfig, SourceConfig
+from ftx.config.schema import PublishedResult, RunConfig, SourceConfig
+from ftx.errors import UserError
 
 
 def run_schema() -> DictConfig:
@@ -18,7 +19,11 @@ def run_schema() -> DictConfig:
 def to_run(values: object) -> RunConfig:
     """The run that plain values describe; raises OmegaConf's errors for an unknown key or a wrong type."""
     run: RunConfig = OmegaConf.to_object(OmegaConf.merge(run_schema(), values))  # type: ignore[assignment]
-    return replace(run, data=replace(run.data, sources=_to_sources(run.data.sources)))
+    return replace(
+        run,
+        data=replace(run.data, sources=_to_sources(run.data.sources)),
+        expected=replace(run.expected, results=[_to_result(result) for result in run.expected.results]),
+    )
 
 
 def _to_sources(values: dict[str, Any]) -> dict[str, SourceConfig]:
@@ -28,6 +33,19 @@ def _to_sources(values: dict[str, Any]) -> dict[str, SourceConfig]:
     merged: Any = OmegaConf.to_object(OmegaConf.merge(schema, {"data": {"sources": values}}))
     sources: dict[str, SourceConfig] = merged["data"]["sources"]
     return sources
+
+
+def _to_result(values: Any) -> PublishedResult:
+    """Checked as ``expected.results``, so that errors name the whole key."""
+    if not isinstance(values, dict):
+        raise UserError(
+            f"expected.results=[{values}]: each is {{metric: TASK.METRIC, value: NUMBER, n: ITEMS, arm: {{}}}}"
+        )
+    schema = OmegaConf.create({"expected": {"results": PublishedResult()}})
+    _allow_writes(schema)
+    merged: Any = OmegaConf.to_object(OmegaConf.merge(schema, {"expected": {"results": values}}))
+    result: PublishedResult = merged["expected"]["results"]
+    return result
 
 
 def _allow_writes(node: Node) -> None:

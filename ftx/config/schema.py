@@ -296,6 +296,30 @@ class LauncherConfig:
 
 
 @dataclass(frozen=True)
+class PublishedResult:
+    """One number that somebody reports for one setting of an experiment."""
+
+    # As scores.json has it: TASK.METRIC.
+    metric: str = ""
+    # A share of 1 where it is one.
+    value: float = 0.0
+    # How many items it is a share of; null where nobody says, or it is no share of items.
+    n: int | None = key(None, minimum=1)
+    # The setting: a value for each key that tells the published settings apart.
+    arm: dict[str, Any] = key({})
+
+
+@dataclass(frozen=True)
+class ExpectedConfig:
+    """What others have published of an experiment; nothing but the report reads it."""
+
+    # Who says so, and where.
+    source: str | None = None
+    # Each a PublishedResult.
+    results: list[Any] = key([])
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run, complete and checked."""
 
@@ -312,3 +336,4 @@ class RunConfig:
     evaluation: EvaluationConfig = section(EvaluationConfig, identity=False)
     tracking: TrackingConfig = section(TrackingConfig, identity=False)
     launcher: LauncherConfig = section(LauncherConfig, identity=False)
+    expected: ExpectedConfig = section(ExpectedConfig, identity=False)

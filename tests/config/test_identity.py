@@ -58,7 +58,7 @@ LEAVES_THE_RESULT = {
     "schedule.save_weights",
     "schedule.profile_steps",
 }
-SECTIONS_THAT_LEAVE_IT = ("evaluation.", "tracking.", "launcher.")
+SECTIONS_THAT_LEAVE_IT = ("evaluation.", "tracking.", "launcher.", "expected.")
 ALL_KEYS = [name for name, _, _ in schema_fields()]
 
 
