@@ -84,15 +84,16 @@ def compare(arguments: Sequence[str]) -> ExitCode:
 
 
 def import_scores(arguments: Sequence[str]) -> ExitCode:
-    """``import RUN FILE``."""
+    """``import RUN FILE``: into the run's folder, and to MLflow."""
     (name, file), words = _names(arguments, "import RUN FILE", 2)
+    from ftx.report import sync
     from ftx.returned_scores import import_returned
     from ftx.scores import describe
 
     folder = _run_called(name, words)
     scores = import_returned(folder, Path(file).expanduser())
     sys.stdout.write(f"{folder.path}\n{describe({'data_agent': scores})}\n")
-    return ExitCode.FINISHED
+    return sync([str(folder.path)], folder.path.parent)
 
 
 OTHERS = {"compare": compare, "import": import_scores}
@@ -123,7 +124,7 @@ def words_for(name: str) -> tuple[str, ...]:
         return ("model=hub", f"model.name={name}")
     raise UserError(
         f"{name}: no run of this name, no folder with a model or adapter, and no OWNER/MODEL of the hub; "
-        "runs are looked for in run_root"
+        "runs are looked for in runs/, or where run_root=FOLDER says"
     )
 
 
