@@ -39,6 +39,8 @@ def p_value(metric: Metric, first: Arm, second: Arm) -> tuple[float | None, str]
     """(p, the name of the test); (None, "") where the metric is neither a mean over items nor a share of them."""
     pair = _paired(metric, first, second)
     if pair is None:
+        if _same_items(metric, first, second):
+            return None, ""  # Fisher's test is of independent counts, and which items they share is not said
         counts = _counts(metric.score(first)), _counts(metric.score(second))
         return (fisher(counts[0], counts[1]), FISHER) if counts[0] and counts[1] else (None, "")
     by_item = differences(*pair)
@@ -80,6 +82,11 @@ def _paired(metric: Metric, first: Arm, second: Arm) -> tuple[Outcomes, Outcomes
     if not ours or not theirs or ours.keys() != theirs.keys():
         return None
     return (ours, theirs) if all(ours[key].weight == theirs[key].weight for key in ours) else None
+
+
+def _same_items(metric: Metric, first: Arm, second: Arm) -> bool:
+    ours, theirs = (arm.outcomes.get(metric.task, {}).keys() for arm in (first, second))
+    return bool(ours) and ours == theirs
 
 
 def _answers(metric: Metric, arm: Arm) -> Outcomes | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftx.figures import GREY, INK, STYLE
+from ftx.figures import GREY, INK, LOGARITHMIC_FROM, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOSSES = {"train_loss": "training loss (nats a token)", "eval_loss": "held-out loss (nats a token)"}
 COLOURS = ("#2b5c8a", "#c4501b", INK, "#4f8f5b", "#8a5a9e", "#a08020", GREY, "#3f9aa8")
-# A shape every few points and a dash: grey tells lines apart by them.
+# A shape every few points, every second one hollow, and a dash: grey tells lines apart by them.
 SHAPES, DASHES = "o^sDvPX*", ("-", "--", ":", "-.")
 MARKS_ON_A_LINE = 8
 
@@ -44,7 +44,7 @@ def learning_curves(curves: Sequence[Curve], title: str) -> Figure | None:
         for axes, loss in zip(panels, losses, strict=True):
             for curve in trained:
                 _draw(axes, curve, loss, groups.index(curve.group))
-            _lay_out(axes, LOSSES[loss])
+            _lay_out(axes, LOSSES[loss], [value for curve in trained for _, value in _points(curve, loss)])
         figure.suptitle(title, fontweight="bold", fontsize=11, x=0.02, ha="left")
         handles = {handle.get_label(): handle for axes in panels for handle in axes.get_legend_handles_labels()[0]}
         figure.legend(
@@ -71,16 +71,25 @@ def _draw(axes: Axes, curve: Curve, loss: str, place: int) -> None:
         linestyle=DASHES[place % len(DASHES)],
         linewidth=1.2,
         marker=SHAPES[place % len(SHAPES)],
-        markersize=4.5,
+        markersize=5,
+        markerfacecolor="white" if place % 2 else COLOURS[place % len(COLOURS)],
         # Not all lines at once: marks of lines that begin alike would hide each other.
         markevery=(place % max(1, len(points) // MARKS_ON_A_LINE or 1), max(1, len(points) // MARKS_ON_A_LINE)),
         label=curve.group,
     )
 
 
-def _lay_out(axes: Axes, label: str) -> None:
+def _lay_out(axes: Axes, label: str, losses: Sequence[float]) -> None:
+    """Logarithmic where the first losses would press the others together."""
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
     axes.set(xlabel="epoch", ylabel=label)
-    axes.set_ylim(bottom=0)
+    if min(losses) > 0 and max(losses) / min(losses) >= LOGARITHMIC_FROM:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)

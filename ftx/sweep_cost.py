@@ -62,7 +62,9 @@ def cost_table(costs: Sequence[ArmCost]) -> str:
     """Markdown; columns that no run has are left out. Empty where no run has trained or was timed."""
     arms = [one.arm for one in costs]
     columns = [column for column in _training_columns(costs) if any(cell != NOTHING for cell in column.cells)]
-    columns += [_speed_column(metric, arms) for metric in metrics_of(arms) if metric.is_speed]
+    speeds = [metric for metric in metrics_of(arms) if metric.is_speed]
+    one_task = len({metric.task for metric in speeds}) == 1
+    columns += [_speed_column(metric.name if one_task else metric.full_name, metric, arms) for metric in speeds]
     return to_table([Column("run", [arm.title for arm in arms], False), *columns]) if columns else ""
 
 
@@ -103,6 +105,6 @@ def _or_nothing(value: float | None, form: str) -> str:
     return NOTHING if value is None else form.format(value)
 
 
-def _speed_column(metric: Metric, arms: Sequence[Arm]) -> Column:
+def _speed_column(title: str, metric: Metric, arms: Sequence[Arm]) -> Column:
     rate = metric.is_rate(arms)
-    return Column(metric.full_name, [format_score(metric.score(arm), rate=rate) for arm in arms])
+    return Column(title, [format_score(metric.score(arm), rate=rate) for arm in arms])

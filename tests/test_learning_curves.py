@@ -50,3 +50,9 @@ def test_a_sweep_that_only_scores_has_no_curves():
 def test_a_loss_that_is_not_there_is_left_out_or_a_gap(lost, tmp_path):
     broken = [*rows(3, 2.0), {"step": 4, "epoch": 0.4, "train_loss": lost}]
     save(learning_curves([Curve("a", broken, "a")], "sweep"), tmp_path / "curves")
+
+
+def test_losses_that_fall_far_are_on_a_logarithmic_axis():
+    far = [Curve("a", [{"step": at, "epoch": at, "train_loss": 9.0 / 10**at} for at in range(4)], "a")]
+    assert learning_curves(far, "sweep").axes[0].get_yscale() == "log"
+    assert learning_curves(CURVES, "sweep").axes[0].get_yscale() == "linear"

@@ -63,6 +63,7 @@ def page():
         browser.close()
 
 
+@pytest.mark.long
 def test_the_ui(sweep, page, tmp_path):
     """One story in chapters, since the server and the browser take their time to start."""
     made, server = sweep

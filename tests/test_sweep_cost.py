@@ -48,10 +48,10 @@ def test_the_table_has_what_there_is():
     timed.scores["task"]["seconds_per_item"] = {"value": 0.25, "n": 10, "ci95": [0.2, 0.3]}
     table = cost_table([ArmCost(base, None), ArmCost(timed, training_cost(ROWS, TWO_NODES))])
     assert table == (
-        "| run               | training | GPU-hours | tokens/s |   MFU | memory (GiB) | task.seconds_per_item |\n"
-        "| ----------------- | -------: | --------: | -------: | ----: | -----------: | --------------------: |\n"
-        "| schedule.epochs=0 |        — |         — |        — |     — |            — |                     — |\n"
-        "| schedule.epochs=2 |   60.0 s |     0.267 |       80 | 32.0% |          3.0 |  0.250 [0.200, 0.300] |"
+        "| run               | training | GPU-hours | tokens/s |   MFU | memory (GiB) |     seconds_per_item |\n"
+        "| ----------------- | -------: | --------: | -------: | ----: | -----------: | -------------------: |\n"
+        "| schedule.epochs=0 |        — |         — |        — |     — |            — |                    — |\n"
+        "| schedule.epochs=2 |   60.0 s |     0.267 |       80 | 32.0% |          3.0 | 0.250 [0.200, 0.300] |"
     )
     assert "GPU-hours" not in cost_table([ArmCost(timed, training_cost(ROWS, CPU))])
     assert cost_table([ArmCost(base, None)]) == ""

@@ -10,6 +10,7 @@ from scipy.stats import ttest_rel
 from ftx.contrast import FISHER, MCNEMAR, PAIRED_T, SIGN_FLIP, contrast
 from ftx.outcomes import Outcome, read_outcomes
 from ftx.significance import fisher, mcnemar
+from ftx.statistics import wilson
 from ftx.sweep_arms import Arm, Metric, in_order
 from ftx.verdict import describe, format_p, judge, to_markdown
 
@@ -93,6 +94,16 @@ def test_predictions_of_another_metric_are_not_its_pairs():
     assert found.interval == pytest.approx((-(0.02**0.5), 0.02**0.5))
     arm.scores["task"]["accuracy"]["value"] = 0.7
     assert contrast(ACCURACY, arm, other).test != MCNEMAR
+
+
+def test_shares_of_the_same_items_are_not_tested_as_if_of_others():
+    """How many answers had no form is known of both arms, but not of which items."""
+    arms = [answered(epochs, [True] * 20 + [False] * 20) for epochs in (2, 1)]
+    for arm, count in zip(arms, (2, 12), strict=True):
+        arm.scores["task"]["invalid_rate"] = {"value": count / 40, "n": 40, "ci95": list(wilson(count, 40))}
+    found = contrast(Metric("task", "invalid_rate"), *arms)
+    assert (found.p, found.test) == (None, "")
+    assert found.interval is not None
 
 
 def test_several_seeds_of_an_item_are_one_item():
