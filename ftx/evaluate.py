@@ -1,5 +1,6 @@
 """``python -m ftx.evaluate``: score a run, or a model as it is; put two scored runs beside each other."""
 
+import argparse
 import json
 import re
 import sys
@@ -13,7 +14,7 @@ from ftx.config.compose import ComposedRun, compose_all, evaluation_for, scoring
 from ftx.config.schema import RunConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
-from ftx.run_folder import RunFolder
+from ftx.run_folder import RunFolder, find_run, run_called
 from ftx.train import launch, show, train
 from ftx.verb import act_as, verb
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     if len(named) > 1:
         raise UserError(f"{named[1]}: one run or model at a time; -m with model.name=A,B scores several")
     words = tuple(word for word in line.words if "=" in word)
-    if named and (folder := find_run(named[0], words)) is not None:
+    if named and (folder := run_named(named[0], words)) is not None:
         return score_run(folder, words, line)
     return score_model((*(words_for(named[0]) if named else ()), *words), line)
 
@@ -75,22 +76,22 @@ def score_model(words: Sequence[str], line: CommandLine) -> ExitCode:
 
 def compare(arguments: Sequence[str]) -> ExitCode:
     """``compare BASE TUNED``."""
-    names, words = _names(arguments, "compare BASE TUNED", 2)
     from ftx.comparison import compare as beside_each_other
 
-    base, tuned = (_run_called(name, words) for name in names)
+    names, run_root = _read_names(arguments, "compare", "base", "tuned")
+    base, tuned = (find_run(name, run_root) for name in names)
     sys.stdout.write(beside_each_other(base, tuned) + "\n")
     return ExitCode.FINISHED
 
 
 def import_scores(arguments: Sequence[str]) -> ExitCode:
     """``import RUN FILE``: into the run's folder, and to MLflow."""
-    (name, file), words = _names(arguments, "import RUN FILE", 2)
     from ftx.report import sync
     from ftx.returned_scores import import_returned
     from ftx.scores import describe
 
-    folder = _run_called(name, words)
+    (name, file), run_root = _read_names(arguments, "import", "run", "file")
+    folder = find_run(name, run_root)
     scores = import_returned(folder, Path(file).expanduser())
     sys.stdout.write(f"{folder.path}\n{describe({'data_agent': scores})}\n")
     return sync([str(folder.path)], folder.path.parent)
@@ -99,14 +100,10 @@ def import_scores(arguments: Sequence[str]) -> ExitCode:
 OTHERS = {"compare": compare, "import": import_scores}
 
 
-def find_run(name: str, words: Sequence[str]) -> RunFolder | None:
+def run_named(name: str, words: Sequence[str]) -> RunFolder | None:
     """A run by its folder or its name; None where there is none such."""
     given = [word.partition("=")[2] for word in words if word.startswith("run_root=")]
-    root = Path(given[-1]).expanduser() if given else CHECKOUT / "runs"
-    for path in (Path(name).expanduser(), root / name):
-        if (path / "run.yaml").is_file():
-            return RunFolder(path.absolute())
-    return None
+    return run_called(name, Path(given[-1]).expanduser() if given else CHECKOUT / "runs")
 
 
 def words_for(name: str) -> tuple[str, ...]:
@@ -141,19 +138,16 @@ def evaluate(what: RunConfig | RunFolder, *words: str) -> dict[str, Any]:
     return train(replace(what, schedule=replace(what.schedule, epochs=0))).read_scores()
 
 
-def _run_called(name: str, words: Sequence[str]) -> RunFolder:
-    folder = find_run(name, words)
-    if folder is None:
-        raise UserError(f"{name}: no such run; give its folder, or its name with run_root=FOLDER")
-    return folder
-
-
-def _names(arguments: Sequence[str], usage: str, count: int) -> tuple[list[str], list[str]]:
-    words = [one for one in arguments if one.startswith("run_root=")]
-    names = [one for one in arguments if one not in words]
-    if len(names) != count:
-        raise UserError(f"python -m ftx.evaluate {usage}: takes {count} names, got {len(names)}")
-    return names, words
+def _read_names(arguments: Sequence[str], what: str, *names: str) -> tuple[list[str], Path]:
+    """The two names after ``what``, and where runs are."""
+    parser = argparse.ArgumentParser(prog=f"python -m ftx.evaluate {what}")
+    for name in names:
+        parser.add_argument(name)
+    parser.add_argument(
+        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
+    )
+    given = parser.parse_args(arguments)
+    return [getattr(given, name) for name in names], given.run_root
 
 
 def _words_of(folder: RunFolder) -> tuple[str, ...]:

@@ -240,11 +240,18 @@ def find_run_folder(run: RunConfig, data_fingerprint: str, model_fingerprint: st
     return RunFolder(Path(run.run_root) / name)
 
 
-def find_run(word: str, run_root: Path) -> RunFolder:
-    """A run by its folder or by its name under ``run_root``; raises UserError where there is none."""
+def run_called(word: str, run_root: Path) -> RunFolder | None:
+    """A run by its folder or by its name under ``run_root``."""
     for path in (Path(word).expanduser(), run_root / word):
         if (path / "run.yaml").is_file():
             return RunFolder(path.absolute())
+    return None
+
+
+def find_run(word: str, run_root: Path) -> RunFolder:
+    """The same; raises UserError where there is none."""
+    if (folder := run_called(word, run_root)) is not None:
+        return folder
     known = sorted(file.parent.name for file in run_root.glob("*/run.yaml"))
     there = f"; {run_root} has {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else ""
     raise UserError(f"{word}: no such run{did_you_mean(word, known)}{there or f'; there is none under {run_root}'}")
