@@ -12,7 +12,7 @@ from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
 from ftx.config.schema import DataConfig, HardwareConfig, RunConfig
-from ftx.config.scoring_run import scoring_run
+from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
 from ftx.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,8 +111,10 @@ class _Hardware:
 
     def scoring_of(self, run: RunConfig) -> RunConfig | None:
         name = run.evaluation.hardware
-        if name is None or not run.evaluation.tasks:
+        if name == OWN or not run.evaluation.tasks:
             return None
+        if name is None:
+            return scoring_run(run, run.hardware) if keeps_a_cluster_waiting(run) else None
         from ftx.config.arms import hardware_choice
 
         if name not in self._known:

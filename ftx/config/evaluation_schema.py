@@ -108,7 +108,8 @@ class EvaluationConfig:
     top_p: float = key(1.0, above=0, maximum=1)
     # The most that an answer may have; null: what the task says.
     max_new_tokens: int | None = key(None, minimum=1)
-    # The hardware choice that a trained run is scored on, by a job of its own with one process; null: the run's own.
+    # The hardware choice that a trained run is scored on, by a job of its own with one process. null: where it was
+    # trained, but an agent on a cluster on one device of that. own: where it was trained.
     hardware: str | None = None
     classification: ClassificationConfig = section(ClassificationConfig)
     math: MathConfig = section(MathConfig)

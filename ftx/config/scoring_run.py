@@ -1,10 +1,20 @@
-"""The run as it is scored where ``evaluation.hardware`` names hardware of its own for that."""
+"""The run as it is scored where it gets hardware of its own for that."""
 
 from dataclasses import replace
 
 from ftx.config.checks import check_run
+from ftx.config.parallel import ranks
 from ftx.config.schema import HardwareConfig, ModelConfig, RunConfig
 from ftx.errors import UserError
+
+# evaluation.hardware, for the job that trains to score as well.
+OWN = "own"
+
+
+def keeps_a_cluster_waiting(run: RunConfig) -> bool:
+    """Whether scoring would hold many devices for one: an agent spends its time in notebooks."""
+    many = run.launcher.name == "slurm" and ranks(run) > 1
+    return many and run.schedule.epochs != 0 and "data_agent" in run.evaluation.tasks
 
 
 def scoring_run(run: RunConfig, hardware: HardwareConfig) -> RunConfig:

@@ -32,6 +32,28 @@ def test_one_process_of_another_choice():
     assert (eight.nodes, eight.gpus_per_node, eight.processes_per_node) == (1, 1, 1)
 
 
+AGENT = ("launcher=slurm", "tracking.offline=true", "evaluation=dabstep")
+
+
+@pytest.mark.parametrize(
+    ("words", "alone"),
+    [
+        ((*ON_EIGHT, *AGENT), True),
+        (("hardware=1xH100", *AGENT), False),
+        ((*ON_EIGHT, *AGENT, "evaluation.hardware=own"), False),
+        ((*ON_EIGHT, *AGENT, "schedule.epochs=0"), False),
+        ((*ON_EIGHT, *AGENT, "evaluation.tasks=[loss]", "evaluation=standard"), False),
+    ],
+    ids=["by itself", "one device", "own", "nothing to train", "no agent"],
+)
+def test_an_agent_does_not_keep_a_cluster_waiting(words, alone):
+    scoring = composed(*words).scoring
+    assert (scoring is not None) == alone
+    if scoring is not None:
+        taken = scoring.hardware
+        assert (taken.nodes, taken.processes_per_node, taken.gpu) == (1, 1, "NVIDIA H100")
+
+
 def test_the_run_is_the_same_run():
     assert identity_keys(composed("evaluation.hardware=1xH100").run) == identity_keys(composed().run)
 
