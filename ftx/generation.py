@@ -1,14 +1,19 @@
 """Answers of a model to many prompts, batched by length, greedy or drawn."""
 
+import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
+from transformers import Cache, GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from ftx.attention import unpacked_attention
 from ftx.counter_random import random_bits
+
+# Tokens from which on it pays to go through what prompts begin with apart.
+WORTH_SHARING = 16
 
 
 @dataclass(frozen=True)
@@ -37,21 +42,67 @@ def generate(
     temperature 0. ``on_batch`` hears which prompts were answered, and how.
     """
     answers: list[list[int]] = [[] for _ in prompts]
+    if not prompts:
+        return answers
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(stop_ids) or None, pad_token_id=pad_id
     )
     with ready_to_answer(model):
+        beginning = Beginning.of(model, prompts)
         for chosen in batches_by_length(prompts, batch_size):
-            tokens, mask = left_padded([prompts[at] for at in chosen], pad_id, model.device)
+            tokens, mask = beginning.before(left_padded([beginning.rest(prompts[at]) for at in chosen], pad_id, model))
             drawing = [Drawing([draws[at] for at in chosen], tokens.shape[1])] if draws else []
             generated: torch.Tensor = model.generate(  # type: ignore[operator]
-                input_ids=tokens, attention_mask=mask, generation_config=settings, logits_processor=drawing
+                input_ids=tokens,
+                attention_mask=mask,
+                generation_config=settings,
+                logits_processor=drawing,
+                past_key_values=beginning.repeated(len(chosen)),
             )
             for at, answer in zip(chosen, generated[:, tokens.shape[1] :].tolist(), strict=True):
                 answers[at] = _until_stop(answer, stop_ids)
             if on_batch:
                 on_batch(chosen, [answers[at] for at in chosen])
     return answers
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What all prompts begin with, such as a system prompt, gone through the model once; each batch goes on from there.
+
+    ``cache`` is None where that is too little to gain anything; ``tokens`` is empty then.
+    """
+
+    tokens: tuple[int, ...]
+    cache: Cache | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> "Beginning":
+        """To be called within ``ready_to_answer``."""
+        # The last token of a prompt is always left, for what follows it is foretold there.
+        alike = len(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))  # noqa: RUF071 - of lists
+        if len(prompts) < 2 or alike < WORTH_SHARING:
+            return cls((), None)
+        tokens = tuple(prompts[0][:alike])
+        cache = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=True, logits_to_keep=1)
+        return cls(tokens, cache.past_key_values)
+
+    def rest(self, prompt: Sequence[int]) -> Sequence[int]:
+        return prompt[len(self.tokens) :]
+
+    def before(self, padded: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and mask of whole prompts: the beginning, then padding, then the rest of each."""
+        tokens, mask = padded
+        begin = torch.tensor(self.tokens, dtype=tokens.dtype, device=tokens.device).expand(len(tokens), -1)
+        return torch.cat([begin, tokens], dim=1), torch.cat([torch.ones_like(begin), mask], dim=1)
+
+    def repeated(self, times: int) -> Cache | None:
+        """For a batch of so many, to be written on."""
+        if self.cache is None:
+            return None
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(times)
+        return cache
 
 
 def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
@@ -110,16 +161,16 @@ def _nucleus(logits: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
 
 
 def left_padded(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+    prompts: Sequence[Sequence[int]], pad_id: int, model: PreTrainedModel
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and attention mask, ``[prompts, longest]``."""
+    """Tokens and attention mask, ``[prompts, longest]``, where the model is."""
     longest = max(map(len, prompts))
     tokens = torch.full((len(prompts), longest), pad_id)
     mask = torch.zeros_like(tokens)
     for at, prompt in enumerate(prompts):
         tokens[at, longest - len(prompt) :] = torch.tensor(prompt)
         mask[at, longest - len(prompt) :] = 1
-    return tokens.to(device), mask.to(device)
+    return tokens.to(model.device), mask.to(model.device)
 
 
 def _until_stop(answer: list[int], stop_ids: Sequence[int]) -> list[int]:

@@ -51,6 +51,22 @@ def by_argmax(model, prompt: list[int], most: int, stop_ids: list[int]) -> list[
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_what_prompts_begin_with_alike_is_computed_once(model, batch_size):
+    """The same answers, and no pass over more tokens than the beginning once and the rest of each prompt."""
+    beginning = [(5 * at + 3) % 49 + 1 for at in range(30)]
+    prompts = [beginning + prompt for prompt in PROMPTS]
+    expected = [by_argmax(model, prompt, 12, [3]) for prompt in prompts]
+    lengths = []
+    model.register_forward_pre_hook(
+        lambda _, arguments, options: lengths.append(tuple(options["input_ids"].shape)), with_kwargs=True
+    )
+    answers = generate(model, prompts, max_new_tokens=12, batch_size=batch_size, stop_ids=[3], pad_id=0)
+    assert answers == expected
+    assert lengths[0] == (1, 30)
+    assert all(length <= max(map(len, PROMPTS)) for _, length in lengths[1:])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_answers_equal_an_argmax_loop_for_any_batch_size(model, batch_size):
     free = [by_argmax(model, prompt, 12, []) for prompt in PROMPTS]
     # Tokens that end some answers early, one of them at once, and others not at all.

@@ -14,7 +14,7 @@ import torch
 
 from ftx.data.conversation import Conversation
 from ftx.data.tokenize import tokenize, tokenize_questions
-from ftx.generation import batches_by_length, left_padded, ready_to_answer
+from ftx.generation import Beginning, batches_by_length, left_padded, ready_to_answer
 from ftx.progress import Progress
 from ftx.tasks.task import Item, Keep, TaskInput
 
@@ -71,10 +71,12 @@ def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[
     tree = Tree.of(_answers_after(asked[0], questions[0], list(answers.values()), given))
     done = 0
     with ready_to_answer(given.model), Progress("score classification", len(items), unit="item") as progress:
+        beginning = Beginning.of(given.model, questions)
         for chosen in batches_by_length(questions, given.evaluation.batch_size):
             began = time.time()
+            asked_now = [questions[at] for at in chosen]
             found = log_likelihoods(
-                given.model, [questions[at] for at in chosen], tree, pad_id=tokenizer.pad_token_id or 0
+                given.model, asked_now, tree, beginning, pad_id=tokenizer.pad_token_id or 0
             ).tolist()
             ended = time.time()
             for at, row in zip(chosen, found, strict=True):
@@ -100,22 +102,21 @@ def _answers_after(
 
 
 def log_likelihoods(
-    model: "PreTrainedModel", questions: Sequence[Sequence[int]], tree: Tree, *, pad_id: int
+    model: "PreTrainedModel", questions: Sequence[Sequence[int]], tree: Tree, beginning: Beginning, *, pad_id: int
 ) -> torch.Tensor:
     """``[questions, answers]`` in nats; to be called within ``ready_to_answer``."""
-    device = model.device
-    tokens, real = left_padded(questions, pad_id, device)
+    device, rows, size = model.device, len(questions), len(tree.tokens)
+    tokens, real = left_padded([beginning.rest(question) for question in questions], pad_id, model)
     nodes = torch.tensor(tree.tokens, device=device)
-    rows, size = len(questions), len(tree.tokens)
     depths = torch.tensor(tree.depths, device=device)
-    lengths = real.sum(dim=1, keepdim=True)
-    positions = torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), lengths + depths], dim=1)
+    places = torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), real.sum(dim=1, keepdim=True) + depths], dim=1)
     logits = model(
         input_ids=torch.cat([tokens, nodes.expand(rows, size)], dim=1),
-        attention_mask=_mask(real.bool(), tree.ancestry().to(device), model.dtype),
-        position_ids=positions,
+        attention_mask=_mask(real.bool(), tree.ancestry().to(device), len(beginning.tokens), model.dtype),
+        position_ids=len(beginning.tokens) + places,
+        past_key_values=beginning.repeated(rows),
         logits_to_keep=size + 1,
-        use_cache=False,
+        use_cache=beginning.cache is not None,
     ).logits
     # Where each node is foretold: at its parent, or at the question's last token, which comes first here.
     before = torch.tensor(tree.parents, device=device) + 1
@@ -123,8 +124,11 @@ def log_likelihoods(
     return torch.stack([foretold[:, list(path)].sum(dim=1) for path in tree.paths], dim=1)
 
 
-def _mask(real: torch.Tensor, ancestry: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``[rows, 1, tokens, tokens]`` to add to attention scores; padding sees itself, lest its softmax have nothing."""
+def _mask(real: torch.Tensor, ancestry: torch.Tensor, before: int, dtype: torch.dtype) -> torch.Tensor:
+    """``[rows, 1, tokens, before + tokens]`` to add to attention scores; all see the ``before`` tokens in the cache.
+
+    Padding sees itself, lest its softmax have nothing.
+    """
     rows, length = real.shape
     size = len(ancestry)
     whole = length + size
@@ -133,6 +137,7 @@ def _mask(real: torch.Tensor, ancestry: torch.Tensor, dtype: torch.dtype) -> tor
     seen[:, length:, :length] = real[:, None]
     seen[:, length:, length:] = ancestry
     seen |= torch.eye(whole, dtype=torch.bool, device=real.device)
-    return torch.zeros(rows, 1, whole, whole, dtype=dtype, device=real.device).masked_fill(
-        ~seen[:, None], torch.finfo(dtype).min
-    )
+    hidden = torch.cat([seen.new_zeros(rows, whole, before), ~seen], dim=2)
+    return torch.zeros(hidden.shape, dtype=dtype, device=real.device).masked_fill(hidden, torch.finfo(dtype).min)[
+        :, None
+    ]

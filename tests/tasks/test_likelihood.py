@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from ftx.attention import PACKED_CPU, register
-from ftx.generation import ready_to_answer
+from ftx.generation import Beginning, ready_to_answer
 from ftx.tasks.likelihood import Tree, log_likelihoods
 
 SIZES = {
@@ -40,15 +40,19 @@ def alone(model, question: list[int], answer: list[int]) -> float:
     return float(foretold.gather(1, torch.tensor(answer)[:, None]).sum())
 
 
+@pytest.mark.parametrize("alike", [0, 20])
 @pytest.mark.parametrize("together", [1, 4])
-def test_each_answer_is_as_likely_as_alone_behind_its_question(model, together):
-    expected = torch.tensor([[alone(model, question, answer) for answer in ANSWERS] for question in QUESTIONS])
+def test_each_answer_is_as_likely_as_alone_behind_its_question(model, together, alike):
+    questions = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3] * (alike // 10) + question for question in QUESTIONS]
+    expected = torch.tensor([[alone(model, question, answer) for answer in ANSWERS] for question in questions])
     tree = Tree.of(ANSWERS)
     with ready_to_answer(model):
+        beginning = Beginning.of(model, questions)
+        assert len(beginning.tokens) == alike
         found = torch.cat(
             [
-                log_likelihoods(model, QUESTIONS[at : at + together], tree, pad_id=0)
-                for at in range(0, len(QUESTIONS), together)
+                log_likelihoods(model, questions[at : at + together], tree, beginning, pad_id=0)
+                for at in range(0, len(questions), together)
             ]
         )
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
