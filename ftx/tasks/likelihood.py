@@ -21,6 +21,9 @@ from ftx.tasks.task import Item, Keep, TaskInput
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# On a CPU more tokens at once are slower again.
+CPU_TOKENS = 3072
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -47,19 +50,30 @@ class Tree:
         return cls(tuple(beginning[-1] for beginning in nodes), tuple(parents), tuple(paths))
 
     @property
+    def fed(self) -> list[int]:
+        """The nodes that something hangs on: only what comes after these has to be foretold."""
+        return sorted({parent for parent in self.parents if parent >= 0})
+
+    @property
     def depths(self) -> list[int]:
+        """Of the fed nodes."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(0 if parent < 0 else depths[parent] + 1)
-        return depths
+        return [depths[node] for node in self.fed]
 
     def ancestry(self) -> torch.Tensor:
-        """``[nodes, nodes]``: whether the row's node sees the column's, which leads to it or is itself."""
+        """``[fed, fed]``: whether the row's node sees the column's, which leads to it or is itself."""
         seen = torch.eye(len(self.tokens), dtype=torch.bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
-        return seen
+        return seen[self.fed][:, self.fed]
+
+    def foretold_at(self) -> list[int]:
+        """Of each node, where it is foretold: 0 for the question's last token, from 1 on the fed nodes."""
+        place = {node: number for number, node in enumerate(self.fed, 1)} | {-1: 0}
+        return [place[parent] for parent in self.parents]
 
 
 def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[str, str], keep: Keep) -> None:
@@ -72,7 +86,7 @@ def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[
     done = 0
     with ready_to_answer(given.model), Progress("score classification", len(items), unit="item") as progress:
         beginning = Beginning.of(given.model, questions)
-        for chosen in batches_by_length(questions, given.evaluation.batch_size):
+        for chosen in batches_by_length(questions, _at_once(given, questions)):
             began = time.time()
             asked_now = [questions[at] for at in chosen]
             found = log_likelihoods(
@@ -84,6 +98,15 @@ def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[
                 keep({"id": items[at].id, "likelihoods": likelihoods, "began": began, "ended": ended})
             done += len(chosen)
             progress.show(done)
+
+
+def _at_once(given: TaskInput, questions: Sequence[Sequence[int]]) -> int:
+    """Questions of one pass: on a CPU no more than its caches hold well."""
+    assert given.model is not None
+    most = given.evaluation.batch_size
+    if given.model.device.type != "cpu":
+        return most
+    return max(1, min(most, CPU_TOKENS // max(map(len, questions))))
 
 
 def _answers_after(
@@ -105,22 +128,21 @@ def log_likelihoods(
     model: "PreTrainedModel", questions: Sequence[Sequence[int]], tree: Tree, beginning: Beginning, *, pad_id: int
 ) -> torch.Tensor:
     """``[questions, answers]`` in nats; to be called within ``ready_to_answer``."""
-    device, rows, size = model.device, len(questions), len(tree.tokens)
+    device, rows, fed = model.device, len(questions), tree.fed
     tokens, real = left_padded([beginning.rest(question) for question in questions], pad_id, model)
     nodes = torch.tensor(tree.tokens, device=device)
-    depths = torch.tensor(tree.depths, device=device)
+    depths = torch.tensor(tree.depths, device=device, dtype=real.dtype)
     places = torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), real.sum(dim=1, keepdim=True) + depths], dim=1)
     logits = model(
-        input_ids=torch.cat([tokens, nodes.expand(rows, size)], dim=1),
+        input_ids=torch.cat([tokens, nodes[fed].expand(rows, -1)], dim=1),
         attention_mask=_mask(real.bool(), tree.ancestry().to(device), len(beginning.tokens), model.dtype),
         position_ids=len(beginning.tokens) + places,
         past_key_values=beginning.repeated(rows),
-        logits_to_keep=size + 1,
+        logits_to_keep=len(fed) + 1,
         use_cache=beginning.cache is not None,
-    ).logits
-    # Where each node is foretold: at its parent, or at the question's last token, which comes first here.
-    before = torch.tensor(tree.parents, device=device) + 1
-    foretold = logits.float().log_softmax(dim=-1)[:, before].gather(-1, nodes.expand(rows, size)[..., None])[..., 0]
+    ).logits.float()
+    at = torch.tensor(tree.foretold_at(), device=device)
+    foretold = logits[:, at, nodes] - logits.logsumexp(dim=-1)[:, at]
     return torch.stack([foretold[:, list(path)].sum(dim=1) for path in tree.paths], dim=1)
 
 
