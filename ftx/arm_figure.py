@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 VALUE_GAP, LINE_GAP, ARM_GAP, PUBLISHED_GAP = 7, 14, 26, 8
 # Each line of several has a colour and a shape of its own, so that grey tells them apart as well.
 LINES = ((BLUE, "o"), (INK, "^"), ("#4f8f5b", "D"), ("#8a5a9e", "v"), ("#a08020", "P"), (GREY, "X"))
+# Inches of an entry of the legend: its mark with the gaps beside it, and a letter of its text on average.
+LEGEND_MARK, LEGEND_LETTER = 0.5, 0.07
 LAST_IN_LEGEND = ("base model", "fine-tuned", "best", "best (base model)", "published", "95 % interval", "chance")
 
 
@@ -257,12 +259,22 @@ def _name_kinds(figure: Figure, axes: Axes) -> None:
         [kinds[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=len(order) if len(order) <= 5 else -(-len(order) // 2),
+        ncols=_columns_within(figure.get_figwidth(), order),
         frameon=False,
         handlelength=1.4,
         handletextpad=0.5,
         columnspacing=1.6,
     )
+
+
+def _columns_within(inches: float, labels: Sequence[str]) -> int:
+    """As many columns of the legend as the figure is wide for; matplotlib fills one after the other."""
+    for columns in range(len(labels), 1, -1):
+        rows = -(-len(labels) // columns)
+        longest = [max(map(len, labels[begin : begin + rows])) for begin in range(0, len(labels), rows)]
+        if sum(LEGEND_MARK + LEGEND_LETTER * length for length in longest) <= inches:
+            return columns
+    return 1
 
 
 def _lay_out_x(axes: Axes, points: Sequence[Point]) -> None:

@@ -177,3 +177,9 @@ def key_of(row: dict) -> tuple[int, str]:
 def outcomes(folder: RunFolder) -> list[tuple[int, str]]:
     """(number of the start, how it ended) of each."""
     return [(one.number, one.outcome) for one in attempts(folder)]
+
+
+def ranks_on(cluster, node):
+    """srun and the supervisor have them in their command lines too."""
+    found = cluster.processes_on(node, "-m launchers.slurm_task")
+    return [one for one in found if "srun" not in one.command and "slurmstepd" not in one.command]

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 from slurm_conf import Shape
-from slurm_runs import Site, check_as_undisturbed, outcomes
+from slurm_runs import Site, check_as_undisturbed, outcomes, ranks_on
 
 from ftx.attempts import CRASHED, FINISHED, INTERRUPTED, MISTAKE, attempts
 from ftx.environment import CHECKOUT
@@ -203,12 +203,6 @@ def test_an_sbatch_that_outlives_its_shell_starts_nothing_that_was_submitted_aga
     check_as_undisturbed(site, again.folder, again.job, undisturbed(SHORT))
     assert site.wait_for_end(again.folder, f"{orphan.split()[-1]}_0") == "COMPLETED"
     assert outcomes(again.folder) == [(0, FINISHED)]
-
-
-def ranks_on(cluster, node):
-    """srun and the supervisor have them in their command lines too."""
-    found = cluster.processes_on(node, "-m launchers.slurm_task")
-    return [one for one in found if "srun" not in one.command and "slurmstepd" not in one.command]
 
 
 def rank_on(cluster, node):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from run_records import MEASURED, histories, points_of, rows_of
-from slurm_runs import check_as_undisturbed, check_same_learning, check_same_points, outcomes
+from slurm_runs import check_as_undisturbed, check_same_learning, check_same_points, outcomes, ranks_on
 from tracking_server import TrackingServer
 
 from ftx.attempts import FINISHED
@@ -63,11 +63,18 @@ def test_an_epoch_sweep_over_two_nodes_with_two_ranks_each(served, undisturbed):
 
 
 def test_a_server_that_is_down_for_the_middle_third_of_a_run(served, server, undisturbed):
+    """The run holds still while the server starts: else its last third might be over before that."""
     said = served.launched("schedule.epochs=24")
     steps = 24 * 7
     served.wait_for_step(said.folder, steps // 3)
     server.stop(signal.SIGKILL)
     served.wait_for_step(said.folder, 2 * steps // 3)
+    at_work = [one for node in served.cluster.nodes for one in ranks_on(served.cluster, node)]
+    for rank in at_work:
+        rank.send(signal.SIGSTOP)
     server.start()
+    for rank in at_work:
+        rank.send(signal.SIGCONT)
+    assert at_work, "the run was over before the server was back: nothing was tested"
     check_as_undisturbed(served, said.folder, said.job, undisturbed("schedule.epochs=24"))
     assert histories(served.mlflow(), said.folder.read_status().mlflow_run_id).keys() >= MEASURED
