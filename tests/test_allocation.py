@@ -123,6 +123,7 @@ def be_a_rank(path, into, environment, tasks_per_node, limits=GENEROUS, plant=No
     os._exit(0)
 
 
+@pytest.mark.long
 def test_a_whole_allocation(folder):
     """It is said in one line, leaves nothing behind, and the ranks meet again to train."""
     described(folder, 4)

@@ -147,6 +147,7 @@ def weights_of(folder):
     return load_file(file)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_same_whoever_computes_it(folders, row):
     ours, reference = folders[row.name], folders[FIRST[row.kind].name]

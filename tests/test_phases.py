@@ -55,6 +55,7 @@ def status(folder):
     return read.state, read.reason
 
 
+@pytest.mark.long
 def test_trained_here_and_scored_there(place, together):
     ended = place.train(*APART)
     assert ended.code == 0, ended

@@ -46,6 +46,7 @@ def rank_process(verb, rank):
     raise AssertionError(f"no rank {rank}")
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_by_one(place, alone):
     """ZeRO-2, unless another strategy is asked for: SIGTERM reaches both ranks, and one process goes on from there."""
     run = place.start(*WORDS, *TWO)

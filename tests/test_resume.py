@@ -32,6 +32,7 @@ def whole(request, new_place):
     return request.param, place
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("whole", [BY_STEP, BY_EPOCH], indirect=True, ids=["save_every=4", "save_every=epoch"])
 def test_killed_at_random_steps(whole, place):
     """Five times: first before there is a checkpoint, last in the middle of saving one, else anywhere."""

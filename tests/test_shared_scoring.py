@@ -83,7 +83,7 @@ def test_in_one_process(alone, beginnings, story):
     assert as_the_reference(alone, beginnings, story)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_two_ranks_share_the_questions(place, beginnings, alone, story, batch_size):
     ended = scoring(place, beginnings, "hardware.processes_per_node=2", f"evaluation.batch_size={batch_size}").ended()
     assert ended.code == 0, ended
@@ -107,7 +107,7 @@ def about_the_same(one: RunFolder, other: RunFolder) -> bool:
     return True
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_killed_in_the_middle_nothing_is_asked_twice(place, beginnings, alone, ranks):
     """Whatever was answered before is kept, to the byte, and the rest is answered: also by another number of ranks."""
     run = scoring(place, beginnings, "evaluation.batch_size=1")
