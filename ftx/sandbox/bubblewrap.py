@@ -98,11 +98,17 @@ def _bwrap(shown: Sequence[tuple[str, Path]], limits: SandboxConfig, filter_fd: 
         *("--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY_MIB * 2**20), "--tmpfs", "/dev/shm"),
         *("--remount-ro", "/dev"),
         *("--size", str(limits.disk_mib * 2**20), "--tmpfs", SCRATCH),
-        *("--dir", f"{SCRATCH}/.tmp", "--symlink", f"{SCRATCH}/.tmp", "/tmp", "--tmpfs", DATA),
+        *("--dir", f"{SCRATCH}/.tmp", *_tmp([inside for inside, _ in shown]), "--tmpfs", DATA),
         *(word for inside, outside in shown for word in ("--ro-bind", str(outside), inside)),
         *("--remount-ro", DATA, "--remount-ro", "/", "--chdir", SCRATCH, "--clearenv"),
         *(word for name, value in inside_environment(SCRATCH).items() for word in ("--setenv", name, value)),
     ]
+
+
+def _tmp(shown: Sequence[str]) -> tuple[str, ...]:
+    """/tmp is a part of the scratch folder, unless Python itself lies there: then nothing else does."""
+    is_taken = any(Path(inside).is_relative_to("/tmp") for inside in shown)
+    return ("--dir", "/tmp") if is_taken else ("--symlink", f"{SCRATCH}/.tmp", "/tmp")
 
 
 def _system() -> Iterator[str]:

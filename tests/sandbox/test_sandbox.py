@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 from ftx import sandbox
 from ftx.config.evaluation_schema import SandboxConfig
 from ftx.errors import UserError
-from ftx.sandbox import Sandbox, open_sandbox, why_no_sandbox
+from ftx.sandbox import Sandbox, bubblewrap, open_sandbox, why_no_sandbox
+from ftx.sandbox.bubblewrap import python_folders
 from ftx.sandbox.seccomp import seccomp_program
 from ftx.sandbox.usage import memory_without_sharing, usage_of
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
+PYTHON_FOLDERS = python_folders()
 needs_sandbox = pytest.mark.skipif(bool(why := why_no_sandbox()), reason=f"no sandbox works here: {why}")
 
 
@@ -60,6 +63,18 @@ def test_nothing_of_this_environment_is_seen(monkeypatch, confined):
 def test_the_packages_of_this_python_are_there():
     outcome = Sandbox().run([sys.executable, "-I", "-c", "import numpy; print(numpy.arange(3).sum())"])
     assert outcome.stdout == "3\n", outcome
+
+
+@needs_sandbox
+def test_a_python_below_tmp_is_there_and_nothing_can_be_written_beside_it(monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder, "module.py").write_text("answer = 42")
+        Path(folder).chmod(0o755)
+        monkeypatch.setattr(bubblewrap, "python_folders", lambda: (*PYTHON_FOLDERS, Path(folder)))
+        read = f"import sys; sys.path.append({folder!r}); import module; print(module.answer, flush=True)"
+        outcome = Sandbox().run([*PYTHON, f"{read}; open('/tmp/new', 'w')"])
+    assert outcome.stdout == "42\n", outcome
+    assert "Read-only file system" in outcome.stderr
 
 
 @needs_sandbox
