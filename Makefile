@@ -48,11 +48,12 @@ ui: $(STAMP) ## the MLflow UI on this machine
 server: $(STAMP) ## an MLflow server for the jobs of a cluster: HOST, PORT, DIR, NAME=what else nodes call this machine
 	@$(BIN)/python -m ftx.server --host $(HOST) --port $(PORT) --folder "$(DIR)" $(NAME:%=--name %)
 
-bench: $(STAMP) ## speed and memory beside the peers, as ratios: training, preparation, the loss
+bench: $(STAMP) ## speed and memory beside the peers, as ratios: training, preparation, the loss, scoring
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.training_speed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.preparation_speed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.loss_memory
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.evaluation_speed --rounds 5
 
 bench-gpu: $(STAMP) ## a GPU's speed, memory and results beside TRL and the references; says what cannot run here
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0

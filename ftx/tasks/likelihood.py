@@ -5,6 +5,7 @@ same row, and each of its tokens attends to the question and to what leads to it
 the log-likelihood of all answers.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ CPU_TOKENS = 3072
 
 @dataclass(frozen=True)
 class Tree:
-    """``tokens[i]`` hangs on node ``parents[i]``, -1 for the question; ``paths`` are each answer's nodes."""
+    """``tokens[i]`` hangs on node ``parents[i]``, -1 for the question.
+
+    ``paths`` are each answer's nodes, but for those that all answers begin with: these set no answer apart.
+    """
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
@@ -38,6 +42,7 @@ class Tree:
         nodes: dict[tuple[int, ...], int] = {}
         parents: list[int] = []
         paths = []
+        alike = len(os.path.commonprefix(list(map(list, answers))))  # noqa: RUF071 - of lists
         for answer in answers:
             path: list[int] = []
             for end in range(1, len(answer) + 1):
@@ -46,7 +51,7 @@ class Tree:
                     nodes[beginning] = len(nodes)
                     parents.append(path[-1] if path else -1)
                 path.append(nodes[beginning])
-            paths.append(tuple(path))
+            paths.append(tuple(path[alike:]))
         return cls(tuple(beginning[-1] for beginning in nodes), tuple(parents), tuple(paths))
 
     @property
@@ -70,14 +75,23 @@ class Tree:
                 seen[node] |= seen[parent]
         return seen[self.fed][:, self.fed]
 
-    def foretold_at(self) -> list[int]:
-        """Of each node, where it is foretold: 0 for the question's last token, from 1 on the fed nodes."""
+    @property
+    def apart(self) -> list[int]:
+        """The nodes of all paths, each once."""
+        return sorted({node for path in self.paths for node in path})
+
+    @property
+    def deciding(self) -> list[int]:
+        """The places where these are foretold: 0 is the question's last token, from 1 on the fed nodes."""
         place = {node: number for number, node in enumerate(self.fed, 1)} | {-1: 0}
-        return [place[parent] for parent in self.parents]
+        return sorted({place[self.parents[node]] for node in self.apart})
 
 
 def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[str, str], keep: Keep) -> None:
-    """Keep for each item the ``likelihoods``: the log-probability of every label's whole answer, its end included."""
+    """Keep for each item the ``likelihoods``: the log-probability of every label's answer, its end included.
+
+    It is that of what sets the answers apart, given what all of them begin with.
+    """
     assert given.model is not None
     tokenizer, template = given.prepared.tokenizer, given.prepared.template
     asked = [Conversation(item.id, item.messages, item.tools) for item in items]
@@ -127,7 +141,7 @@ def _answers_after(
 def log_likelihoods(
     model: "PreTrainedModel", questions: Sequence[Sequence[int]], tree: Tree, beginning: Beginning, *, pad_id: int
 ) -> torch.Tensor:
-    """``[questions, answers]`` in nats; to be called within ``ready_to_answer``."""
+    """``[questions, answers]`` in nats, after what all answers begin with; to be called within ``ready_to_answer``."""
     device, rows, fed = model.device, len(questions), tree.fed
     tokens, real = left_padded([beginning.rest(question) for question in questions], pad_id, model)
     nodes = torch.tensor(tree.tokens, device=device)
@@ -138,12 +152,14 @@ def log_likelihoods(
         attention_mask=_mask(real.bool(), tree.ancestry().to(device), len(beginning.tokens), model.dtype),
         position_ids=len(beginning.tokens) + places,
         past_key_values=beginning.repeated(rows),
-        logits_to_keep=len(fed) + 1,
+        logits_to_keep=tokens.shape[1] - 1 + torch.tensor(tree.deciding, device=device),
         use_cache=beginning.cache is not None,
     ).logits.float()
-    at = torch.tensor(tree.foretold_at(), device=device)
-    foretold = logits[:, at, nodes] - logits.logsumexp(dim=-1)[:, at]
-    return torch.stack([foretold[:, list(path)].sum(dim=1) for path in tree.paths], dim=1)
+    place = {node: number for number, node in enumerate(fed, 1)} | {-1: 0}
+    at = torch.tensor([tree.deciding.index(place[tree.parents[node]]) for node in tree.apart], device=device)
+    foretold = logits[:, at, nodes[tree.apart]] - logits.logsumexp(dim=-1)[:, at]
+    paths = [[tree.apart.index(node) for node in path] for path in tree.paths]
+    return torch.stack([foretold[:, path].sum(dim=1) for path in paths], dim=1)
 
 
 def _mask(real: torch.Tensor, ancestry: torch.Tensor, before: int, dtype: torch.dtype) -> torch.Tensor:
