@@ -2,8 +2,8 @@
 
 A model learns for a while, then the same held-out questions are answered three ways (timed without scoring), in 32-bit
 floats, in one process and by as many threads: one at a time with transformers' ``generate`` and chat template; ftx's
-batches; ftx's likelihoods, one pass for each question. The texts of the first two have to be equal, and all three labels
-are compared. Without files it is the default model on the default data, with AG News's two a larger model on that.
+batches; ftx's likelihoods, one pass for each question. The first two's texts have to be equal, and all three labels are
+compared. Without files it is the default model on the default data, with AG News's two a larger model on that.
 
     python -m benchmarks.evaluation_speed [TRAIN.csv.gz TEST.csv.gz] [--questions 512] [--rounds 3]
 """
