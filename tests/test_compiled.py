@@ -57,6 +57,7 @@ def graphs() -> int:
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
+@pytest.mark.long
 def test_compiled_layers_give_the_losses_and_gradients_of_plain_ones():
     plain = small_model()
     model = copy.deepcopy(plain)

@@ -67,6 +67,7 @@ def tags_of(place) -> dict[str, str]:
     return place.mlflow().get_run(mlflow_id).data.tags if mlflow_id else {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("frozen", ["training", "saving", ""])
 def test_an_old_start_beside_the_new_one(submit, place, undisturbed, frozen):
     """The old one is stopped there and wakes up when the new one is past it, or it just goes on."""

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import pytest
 from mlflow.entities import ViewType
 from verb_process import start
 
@@ -37,6 +38,7 @@ def parents(place):
     return [run for run in mlflow.search_runs(experiments) if "mlflow.parentRunId" not in run.data.tags]
 
 
+@pytest.mark.long
 def test_a_sweep(place):
     """One story in chapters, since every arm is a process of its own."""
     nothing_starts_when_one_arm_is_wrong(place)

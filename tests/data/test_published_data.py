@@ -31,6 +31,8 @@ from tokenizers import AddedToken
 
 from ftx.data.tiny_tokenizer import train_tokenizer
 
+pytestmark = pytest.mark.long
+
 SHARED = Path(os.environ.get("FTX_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 CHOICES = (
     "ag_news",
