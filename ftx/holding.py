@@ -1,6 +1,7 @@
 """Who may bring a run on: one start of it at a time, and the newest of a SLURM job's starts before the older ones."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # A lock whose holder's machine has gone is free after 60 seconds; its clock and ours may look at it at bad moments.
 PATIENCE_SECONDS, LOOK_SECONDS = 90.0, 2.0
+# As often as the lock's holder looks whether it still is.
+BESIDE_SECONDS = 10.0
 
 
 @contextmanager
@@ -46,6 +49,34 @@ def newer_start(folder: RunFolder) -> Holder | None:
     at_it = holder(folder.lock)
     is_later = at_it is not None and at_it.job_id == slurm_job_id() is not None and at_it.attempt > slurm_attempt()
     return at_it if is_later else None
+
+
+@contextmanager
+def ending_when_lost(folder: RunFolder) -> Iterator[None]:
+    """Within it this process, which does not hold the lock, ends once a newer start has the run, wherever it is.
+
+    The rank that it works with may be gone, and a collective without it sometimes waits for ever: gloo does not always
+    notice.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(BESIDE_SECONDS):
+            if (at_it := newer_start(folder)) is not None:
+                say_taken_over(folder, at_it)
+                end_process(ExitCode.FAILED)
+
+    thread = threading.Thread(target=look, name=f"whose is {folder.name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def say_taken_over(folder: RunFolder, by: Holder) -> None:
+    log.error("%s has taken %s over: this process ends", by, folder.name)
 
 
 def _take(

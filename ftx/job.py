@@ -23,7 +23,7 @@ from ftx.engines.choose import ELSEWHERE, engine_of
 from ftx.environment import Rank, announce_cpu, slurm_hosts, slurm_job_id
 from ftx.errors import ExitCode, Fenced, Interrupted, UserError
 from ftx.heartbeat import beat, remove_old_beats, watched
-from ftx.holding import hold, newer_start
+from ftx.holding import ending_when_lost, hold, newer_start, say_taken_over
 from ftx.lock import Held, nobody
 from ftx.models import load_base, load_model, load_trained, trainable
 from ftx.precision import computing, set_device_options
@@ -126,8 +126,9 @@ def _how_it_ended(folder: RunFolder, run: RunConfig, error: BaseException) -> tu
 
 def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest, phase: Phase) -> ExitCode:
     """Take part in the training and in the scoring; rank 0 does what is left of the run."""
+    may_be_lost = ending_when_lost(folder) if on_slurm(run) else nullcontext()
     try:
-        with stop.at_once():
+        with may_be_lost, stop.at_once():
             _set_up(run)
             _check_allocation(folder, run)
             prepared = prepare(run)
@@ -140,7 +141,7 @@ def _other_rank(folder: RunFolder, run: RunConfig, rank: Rank, stop: StopRequest
         return ExitCode.INTERRUPTED
     except Exception as error:
         if (at_it := newer_start(folder)) is not None:
-            log.error("%s has taken %s over: this process ends", at_it, folder.name)
+            say_taken_over(folder, at_it)
             return ExitCode.FAILED
         log.error("%s", traceback.format_exc())
         mistake = isinstance(error, UserError)
