@@ -15,11 +15,12 @@ from transformers.utils.logging import disable_progress_bar
 from ftx import progress
 from ftx.allocation import check_allocation
 from ftx.checkpoints import set_damaged_aside
+from ftx.config.engine_checks import ELSEWHERE
 from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import Prepared, prepare
 from ftx.distributed import end_process, join, leave, rank_of
-from ftx.engines.choose import ELSEWHERE, engine_of
+from ftx.engines.choose import engine_of
 from ftx.environment import Rank, announce_cpu, slurm_hosts, slurm_job_id
 from ftx.errors import ExitCode, Fenced, Interrupted, UserError
 from ftx.heartbeat import beat, remove_old_beats, watched
@@ -177,9 +178,11 @@ def _score(folder: RunFolder, run: RunConfig, prepared: Prepared, model: PreTrai
         with computing(run):
             engine = engine_of(run, prepared, model, folder)
             given = TaskInput(engine, model, prepared, run.evaluation, run.seed, folder.predictions_folder(task))
-            answer_share(folder, run, task, given, rank)
+            items = task_called(task).items(prepared, run.evaluation)
+            answer_share(folder, run, task, given, items, rank)
         if rank.is_main:
-            scores = keep_result(folder, run, task, score_task(folder, run, task, given, _look(folder, task)))
+            result = score_task(folder, run, task, given, items, _look(folder, task))
+            scores = keep_result(folder, run, task, result)
             progress.say(describe({task: scores[task]}))
 
 

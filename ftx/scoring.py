@@ -1,7 +1,7 @@
 """A model is scored on a task: items, their records, what they are worth, and how that is kept."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +13,45 @@ from ftx.run_folder import RunFolder
 from ftx.tasks.records import Records
 from ftx.tasks.registry import task_called
 from ftx.tasks.speed import speed_scores
-from ftx.tasks.task import Item, TaskResult
+from ftx.tasks.task import Item, Record, TaskResult
 
 if TYPE_CHECKING:
     from ftx.tasks.task import TaskInput
 
 
-def answer_share(folder: RunFolder, run: RunConfig, name: str, given: "TaskInput", rank: Rank) -> None:
-    """This rank's part of what is not answered yet; the records are on disk when it returns."""
-    task, records = task_called(name), _records(folder, run, name, rank)
-    share = records.share(task.items(given.prepared, given.evaluation))
-    by_id = {item.id: item for item in share}
-    if share:
-        task.answer(given, share, lambda record: records.keep(by_id[record["id"]], record))
+def answer_share(
+    folder: RunFolder, run: RunConfig, name: str, given: "TaskInput", items: Sequence[Item], rank: Rank
+) -> None:
+    """This rank's part of what is not answered yet; the records are on disk when it returns.
+
+    Raises RuntimeError for a task that leaves an item without a record: all would wait for it.
+    """
+    records = _records(folder, run, name, rank)
+    left = {item.id: item for item in records.share(items)}
+    if not left:
+        return
+    kept: set[str] = set()
+
+    def keep(record: Record) -> None:
+        records.keep(left[record["id"]], record)
+        kept.add(record["id"])
+
+    task_called(name).answer(given, list(left.values()), keep)
+    if forgotten := left.keys() - kept:
+        raise RuntimeError(f"task {name} kept no record of {', '.join(sorted(forgotten)[:3])}: it must of every item")
 
 
 def score_task(
-    folder: RunFolder, run: RunConfig, name: str, given: "TaskInput", look: Callable[[int], None]
+    folder: RunFolder,
+    run: RunConfig,
+    name: str,
+    given: "TaskInput",
+    items: Sequence[Item],
+    look: Callable[[int], None],
 ) -> TaskResult:
     """What all ranks' records are worth; waits for the other ranks', calling ``look`` meanwhile."""
-    task = task_called(name)
-    items: list[Item] = task.items(given.prepared, given.evaluation)
     records = _records(folder, run, name, Rank()).all_of(items, look)
-    result = task.score(items, records, given.evaluation)
+    result = task_called(name).score(items, records, given.evaluation)
     return replace(result, scores={**result.scores, **speed_scores(records)})
 
 

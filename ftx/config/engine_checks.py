@@ -6,6 +6,8 @@ from collections.abc import Callable
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
+# Engines whose model works elsewhere: nothing is loaded in this process.
+ELSEWHERE = ("openai", "vllm")
 ENGINE_READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "evaluation.url": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),
     "evaluation.served_model": (lambda run: run.evaluation.engine == "openai", "only evaluation.engine=openai does"),

@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 from ftx.config.data_checks import has_held_out_source, looks_like_a_file
+from ftx.config.engine_checks import ELSEWHERE
 from ftx.config.keys import did_you_mean
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
@@ -85,7 +86,7 @@ def _check_lm_eval(run: RunConfig) -> None:
             "evaluation.lm_eval.tasks is empty: evaluation.tasks=[lm_eval] needs tasks of the harness, as in "
             "evaluation.lm_eval.tasks=[ifeval,mmlu]"
         )
-    if run.evaluation.engine in ("openai", "vllm"):
+    if run.evaluation.engine in ELSEWHERE:
         raise UserError(
             f"evaluation.engine={run.evaluation.engine}: evaluation.tasks=[lm_eval] needs the model itself; use "
             "evaluation.engine=transformers"

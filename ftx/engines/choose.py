@@ -10,9 +10,6 @@ from ftx.run_folder import RunFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Engines whose model works elsewhere: nothing is loaded in this process.
-ELSEWHERE = ("openai", "vllm")
-
 
 def engine_of(run: RunConfig, prepared: Prepared, model: "PreTrainedModel | None", folder: RunFolder) -> Engine:
     """Raises UserError where it cannot be had. ``model`` is None only for those that work elsewhere."""

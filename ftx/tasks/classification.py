@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 
+from ftx.config.engine_checks import ELSEWHERE
 from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.conversation import Conversation
 from ftx.data.prepare import Prepared
@@ -21,7 +22,7 @@ def check(prepared: Prepared, evaluation: EvaluationConfig) -> None:
     for conversation in prepared.held_out:
         gold_label(conversation)
     stop_ids(prepared.tokenizer, prepared.template)
-    if evaluation.classification.by == "likelihood" and evaluation.engine in ("openai", "vllm"):
+    if evaluation.classification.by == "likelihood" and evaluation.engine in ELSEWHERE:
         raise UserError(
             f"evaluation.engine={evaluation.engine}: evaluation.classification.by=likelihood needs the model's own "
             "probabilities; use by=generation, or evaluation.engine=transformers"

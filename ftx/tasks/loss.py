@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ftx.config.engine_checks import ELSEWHERE
 from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.data.prepare import Prepared
 from ftx.errors import UserError
@@ -18,7 +19,7 @@ TOGETHER = 256
 
 
 def check(prepared: Prepared, evaluation: EvaluationConfig) -> None:
-    if evaluation.engine in ("openai", "vllm"):
+    if evaluation.engine in ELSEWHERE:
         raise UserError(
             f"evaluation.engine={evaluation.engine}: evaluation.tasks=[loss] needs the model's own probabilities; "
             "use evaluation.engine=transformers, or leave the task out"

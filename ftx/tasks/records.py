@@ -12,7 +12,7 @@ from ftx.environment import Rank
 from ftx.tasks.task import Item, Record
 from ftx.writing import of_this_attempt
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,15 @@ class Records:
     rank: Rank = field(default_factory=Rank)
 
     def keep(self, item: Item, record: Record) -> None:
-        """One line; complete, or it does not count."""
+        """A line of its own, also behind one that a killed process did not end; complete, or it does not count."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"of": self._asked(item), "record": record}, ensure_ascii=False) + "\n"
+        line = json.dumps({"of": self._asked(item), "record": record}, ensure_ascii=False)
         with (self.folder / f"{of_this_attempt(f'records-{self.rank.index}')}.jsonl").open("ab") as file:
-            file.write(line.encode())
+            file.write(f"\n{line}\n".encode())
 
     def of(self, items: Sequence[Item]) -> dict[str, Record]:
         """Those of ``items`` that are there, by id."""
-        asked = {self._asked(item): item.id for item in items}
-        found: dict[str, Record] = {}
-        for file in sorted(self.folder.glob("records-*.jsonl")):
-            for line in file.read_bytes().splitlines():
-                kept = _read(line)
-                if kept is not None and kept["of"] in asked:
-                    found[asked[kept["of"]]] = kept["record"]
-        return found
+        return self._among({self._asked(item): item.id for item in items})
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """What is left for this rank to do: every so many-th item, whatever the others have done already."""
@@ -54,10 +47,20 @@ class Records:
 
         ``look`` is called with the number of those that are there, and raises where it is in vain to wait.
         """
-        while len(there := self.of(items)) < len(items):
+        asked = {self._asked(item): item.id for item in items}
+        while len(there := self._among(asked)) < len(items):
             look(len(there))
             time.sleep(POLL_SECONDS)
         return [there[item.id] for item in items]
+
+    def _among(self, asked: dict[str, str]) -> dict[str, Record]:
+        found: dict[str, Record] = {}
+        for file in sorted(self.folder.glob("records-*.jsonl")):
+            for line in file.read_bytes().splitlines():
+                kept = _read(line)
+                if kept is not None and kept["of"] in asked:
+                    found[asked[kept["of"]]] = kept["record"]
+        return found
 
     def _asked(self, item: Item) -> str:
         """What says that a record is the outcome of just this: not of a question that has changed since."""
@@ -66,7 +69,7 @@ class Records:
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
-    """None for what a killed process began to write, or another one did on the same line."""
+    """None for an empty line, and for one that a killed process did not end."""
     try:
         kept = json.loads(line)
     except ValueError:
