@@ -17,7 +17,8 @@ from transformers import (
 from ftx import progress
 from ftx.adapters import add_adapter, check_quantised, load_adapter, prepare_frozen, quantised, quantised_loading
 from ftx.attention import check_packable, implementation, register
-from ftx.config.schema import ArchitectureConfig, RunConfig
+from ftx.config.model_schema import ArchitectureConfig
+from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 from ftx.kernels import apply_kernels
 from ftx.optimizers import lost_steps

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftx.config.schema import HardwareConfig
+from ftx.config.hardware_schema import HardwareConfig
 from ftx.markdown import Column, to_table
 from ftx.sweep_arms import NOTHING, Arm, Metric, format_score, metrics_of
 

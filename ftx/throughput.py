@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ftx.config.schema import HardwareConfig
+from ftx.config.hardware_schema import HardwareConfig
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ import yaml
 
 from ftx import metrics_log
 from ftx.config.keys import flat
+from ftx.config.launcher_schema import LauncherConfig
 from ftx.config.parallel import ranks
-from ftx.config.schema import LauncherConfig, RunConfig
+from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
 # Earlier runs that a speed is taken from, and folders that are looked at for them, the newest first.

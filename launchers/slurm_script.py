@@ -9,7 +9,9 @@ from typing import Any
 
 from submitit.slurm.slurm import SlurmExecutor
 
-from ftx.config.schema import HardwareConfig, LauncherConfig, RunConfig
+from ftx.config.hardware_schema import HardwareConfig
+from ftx.config.launcher_schema import LauncherConfig
+from ftx.config.schema import RunConfig
 
 # What another launcher, in whose process this one may have been started, says to its own ranks.
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

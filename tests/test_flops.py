@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from ftx.config.schema import HardwareConfig
+from ftx.config.hardware_schema import HardwareConfig
 from ftx.flops import attended_pairs, flop_rates
 from ftx.throughput import known_peak, peak_flops
 

@@ -3,7 +3,7 @@
 import pytest
 from arms import counted
 
-from ftx.config.schema import HardwareConfig
+from ftx.config.hardware_schema import HardwareConfig
 from ftx.sweep_cost import ArmCost, cost_table, training_cost
 
 CPU = HardwareConfig()

@@ -20,10 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ftx.config.explain import explain, no_such_choice, no_such_key, unreadable
+from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.help import groups
 from ftx.config.keys import flat, schema_fields
 from ftx.config.nodes import run_schema, to_run
-from ftx.config.schema import HardwareConfig, RunConfig
+from ftx.config.schema import RunConfig
 from ftx.config.site import SITE, read_site
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.data_checks import looks_like_a_file
 from ftx.config.evaluation_schema import EvaluationConfig
+from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
-from ftx.config.schema import DataConfig, HardwareConfig, RunConfig
+from ftx.config.schema import DataConfig, RunConfig
 from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
 from ftx.errors import UserError
 

@@ -18,6 +18,8 @@ def identity_keys(run: RunConfig) -> dict[str, Any]:
     """
     values, defaults = flat(run), flat(RunConfig())
     changed = {name: values[name] for name, _, belongs in schema_fields() if belongs and values[name] != defaults[name]}
+    if run.model.weights != "random":  # it is there for plans
+        changed = {name: value for name, value in changed.items() if not name.startswith("model.architecture.")}
     if run.schedule.best_metric:
         # These intervals say which checkpoints there are to choose from.
         changed |= {name: values[name] for name in ("schedule.save_every", "schedule.eval_every")}

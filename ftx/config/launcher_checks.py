@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from urllib.parse import urlsplit
 
+from ftx.config.launcher_schema import ContainerConfig, LauncherConfig
 from ftx.config.parallel import ranks
-from ftx.config.schema import ContainerConfig, LauncherConfig, RunConfig
+from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
 SQLITE = "sqlite:///"

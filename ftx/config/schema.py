@@ -8,50 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftx.config.evaluation_schema import EvaluationConfig
+from ftx.config.hardware_schema import HardwareConfig
+from ftx.config.launcher_schema import LauncherConfig
+from ftx.config.model_schema import ModelConfig
 from ftx.config.schema_keys import FORMATS, key, section
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ArchitectureConfig:
-    """A model's dimensions: what a random model is built from."""
-
-    family: str = key("qwen3", choices=("qwen3",))
-    vocabulary_size: int = key(8192, minimum=300)
-    hidden_size: int = key(192, minimum=1)
-    intermediate_size: int = key(384, minimum=1)
-    layers: int = key(1, minimum=1)
-    heads: int = key(4, minimum=1)
-    key_value_heads: int = key(2, minimum=1)
-    head_dim: int = key(48, minimum=2)
-    tied_embeddings: bool = True
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which weights a run starts from."""
-
-    weights: str = key("pretrained", choices=("pretrained", "random"))
-    # A hub name (owner/model) or a folder in Hugging Face layout.
-    name: str | None = None
-    revision: str = "main"
-    # An adapter's folder, put on the weights: such a model is only scored. Identity follows its content.
-    adapter: str | None = key(None, identity=False)
-    # auto: the tokenizer's own template when it has generation marks, else that of the model's family.
-    template: str = "auto"
-    # What schedule.learning_rate and schedule.global_batch_size are unless a run says otherwise.
-    suggested_learning_rate: float = key(2e-5, above=0, identity=False)
-    suggested_global_batch_size: int = key(8, minimum=1, identity=False)
-    # auto: flash-attn on a GPU where it is installed, else PyTorch's own FlashAttention (varlen); cpu on a CPU.
-    attention: str = key("auto", choices=("auto", "flash", "varlen", "cpu"), identity=False)
-    # torch.compile of the decoder layers; auto: where the training is long enough to earn the compiling back.
-    compile: str = key("auto", choices=("auto", "always", "never"), identity=False)
-    # Liger's Triton kernels for norms, rotary embedding and MLP; auto: where there is a GPU and they are installed.
-    kernels: str = key("auto", choices=("auto", "liger", "none"), identity=False)
-    # auto: without ever holding all logits where they are large, by Liger's kernel on a GPU where that is installed.
-    loss: str = key("auto", choices=("auto", "plain", "chunked", "liger"), identity=False)
-    architecture: ArchitectureConfig = section(ArchitectureConfig)
 
 
 @dataclass(frozen=True)
@@ -165,36 +127,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class HardwareConfig:
-    """What a run is computed on. Only the precision changes its result."""
-
-    device: str = key("cpu", choices=("cpu", "cuda"), identity=False)
-    # What the devices are called, for messages and reports.
-    gpu: str | None = key(None, identity=False)
-    nodes: int = key(1, minimum=1, identity=False)
-    gpus_per_node: int = key(0, minimum=0, identity=False)
-    processes_per_node: int = key(1, minimum=1, identity=False)
-    # How several processes share the work: auto is zero2. ddp keeps everything whole in each of them, zero1 shares out
-    # the optimizer's state, zero2 the gradients too, zero3 and fsdp (PyTorch's own) the weights too.
-    strategy: str = key("auto", choices=("auto", "ddp", "zero1", "zero2", "zero3", "fsdp"), identity=False)
-    precision: str = key("fp32", choices=("fp32", "bf16", "fp16"))
-    # Rows that one device takes through the model at once.
-    micro_batch: int = key(1, minimum=1, identity=False)
-    # CPU threads of one process; null: all cores, shared among the runs that work side by side.
-    threads: int | None = key(None, minimum=1, identity=False)
-    # Keep only the inputs of each layer and compute the rest again in the backward pass: less memory, a third slower.
-    activation_checkpointing: bool = key(False, identity=False)
-    # Those inputs wait in the host's memory.
-    activation_offload: bool = key(False, identity=False)
-    # Multiply 32-bit matrices with 10 bits of mantissa on a GPU's tensor cores.
-    tf32: bool = key(True, identity=False)
-    # Let cuDNN try its convolutions and keep the fastest; models without convolutions gain nothing.
-    cudnn_benchmark: bool = key(False, identity=False)
-    # What one device computes at most in this precision, in 10¹² FLOP/s, for mfu; null: as known for its name.
-    peak_tflops: float | None = key(None, above=0, identity=False)
-
-
-@dataclass(frozen=True)
 class ScheduleConfig:
     """How long, how fast, and how often something is written down.
 
@@ -241,58 +173,6 @@ class TrackingConfig:
     offline: bool = False
     # What the machine is doing as well: processor, memory, GPU.
     system_metrics: bool = True
-
-
-@dataclass(frozen=True)
-class ContainerConfig:
-    """What the processes of a SLURM job run in; the code, the runs and the data have to be seen inside."""
-
-    # pyxis: srun's own option for enroot images. apptainer: each process is started through it.
-    kind: str = key("none", choices=("none", "pyxis", "apptainer"))
-    image: str | None = None
-    # As the container program writes them, for example /data:/data:ro.
-    mounts: list[str] = key([])
-    # The Python inside.
-    python: str = "python3"
-
-
-@dataclass(frozen=True)
-class LauncherConfig:
-    """How jobs are started. All but the first keys are read by launcher=slurm only."""
-
-    name: str = key("local", choices=("local", "slurm"))
-    # How many runs of a sweep may work side by side.
-    parallel: int = key(1, minimum=1)
-    # Print what would be submitted, and submit nothing.
-    dry_run: bool = False
-    # Submit although the sweep may take more GPU-hours than launcher.max_gpu_hours.
-    yes: bool = False
-    max_gpu_hours: float = key(100.0, minimum=0)
-    # Minutes until SLURM ends a job, which goes on in the next one; null: the partition's own limit.
-    time_min: int | None = key(60, minimum=1)
-    # Seconds before the time limit at which a checkpoint is written: SLURM looks at its clock every 30 to 60 seconds.
-    warning_s: int = key(180, minimum=10, maximum=65535)
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    # Of one node, as SLURM writes it: 64G; 0 is all of it.
-    memory: str | None = None
-    cpus_per_task: int | None = key(None, minimum=1)
-    constraint: str | None = None
-    # A whole node for each job, whatever it asks for.
-    exclusive: bool = False
-    container: ContainerConfig = section(ContainerConfig)
-    # Shell lines before anything else of a job: module load …, export …
-    setup: list[str] = key([])
-    # Further options by name: {reservation: maintenance, nice: 100}; true is an option without a value.
-    sbatch: dict[str, Any] = key({})
-    srun: dict[str, Any] = key({})
-    # How often a run that crashed is started again; a mistake of yours never is.
-    retries: int = key(1, minimum=0)
-    # How often a job may begin again in all: after its time limit, a preemption, a dead node, a crash.
-    restarts: int = key(50, minimum=0)
-    # Minutes without any progress of a rank until the job is taken for stuck, ended and started again; null: never.
-    watchdog_min: float | None = key(30.0, above=0)
 
 
 @dataclass(frozen=True)

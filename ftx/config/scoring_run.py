@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from ftx.config.checks import check_run
+from ftx.config.hardware_schema import HardwareConfig
+from ftx.config.model_schema import ModelConfig
 from ftx.config.parallel import ranks
-from ftx.config.schema import HardwareConfig, ModelConfig, RunConfig
+from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
 # evaluation.hardware, for the job that trains to score as well.

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ftx.config.keys import did_you_mean
-from ftx.config.schema import LauncherConfig
+from ftx.config.launcher_schema import LauncherConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 
 from ftx.config.compose import compose, compose_all
 from ftx.config.launcher_checks import check_tracking_of_jobs
-from ftx.config.schema import ContainerConfig, LauncherConfig
+from ftx.config.launcher_schema import ContainerConfig, LauncherConfig
 from ftx.errors import UserError
 
 VALUES = {

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from ftx.config.compose import compose_all, scoring_of
+from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.identity import identity_keys
-from ftx.config.schema import HardwareConfig
 from ftx.errors import UserError
 
 ON_EIGHT = ("hardware=8xH100", "hardware.nodes=2", "schedule.global_batch_size=16")

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from ftx.config.schema import DataConfig, ModelConfig, RunConfig, SourceConfig
+from ftx.config.model_schema import ModelConfig
+from ftx.config.schema import DataConfig, RunConfig, SourceConfig
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint, pinned
 
 MODEL, TALKS, CODE = "a" * 40, "b" * 40, "c" * 40

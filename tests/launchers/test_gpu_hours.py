@@ -8,7 +8,7 @@ import pytest
 from run_records import write_run
 
 from ftx.config.compose import compose, compose_all
-from ftx.config.schema import LauncherConfig
+from ftx.config.launcher_schema import LauncherConfig
 from ftx.errors import UserError
 from ftx.run_folder import RunFolder
 from launchers.cost import Cost, check_cost, estimate
