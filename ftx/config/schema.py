@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftx.config.evaluation_schema import EvaluationConfig
+from ftx.config.export_schema import ExportConfig
 from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.launcher_schema import LauncherConfig
 from ftx.config.model_schema import ModelConfig
@@ -215,5 +216,6 @@ class RunConfig:
     schedule: ScheduleConfig = section(ScheduleConfig)
     evaluation: EvaluationConfig = section(EvaluationConfig, identity=False)
     tracking: TrackingConfig = section(TrackingConfig, identity=False)
+    export: ExportConfig = section(ExportConfig, identity=False)
     launcher: LauncherConfig = section(LauncherConfig, identity=False)
     expected: ExpectedConfig = section(ExpectedConfig, identity=False)
