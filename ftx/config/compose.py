@@ -125,11 +125,26 @@ class _Hardware:
 
 def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware) -> ComposedRun:
     check_run(arm.run)
-    check_every_key_is_read(arm.run, [word.split("=", 1)[0] for word in arm.words] + list(arm.experiment_keys))
+    check_every_key_is_read(arm.run, [*_keys_of(arm.words), *_binding_keys(arm)])
     run = arm.run
     tracking = replace(run.tracking, experiment=run.tracking.experiment or experiment)
     run = _independent_of_folder(replace(run, name=_name(arm), tracking=tracking))
     return ComposedRun(run, arm.words, arm.choices, hardware.scoring_of(run))
+
+
+def _keys_of(words: Sequence[str]) -> list[str]:
+    """The keys and groups that words set."""
+    return [word.split("=", 1)[0] for word in words]
+
+
+def _binding_keys(arm: "Arm") -> list[str]:
+    """The experiment's keys, but those of a group for which the words make another choice: it is on other hardware then.
+
+    What it says of jobs on a cluster waits for one.
+    """
+    replaced = {word for word in _keys_of(arm.words) if word in arm.choices}
+    replaced |= {"launcher"} if arm.run.launcher.name == "local" else set()
+    return [key for key in arm.experiment_keys if key.split(".", 1)[0] not in replaced]
 
 
 def _name(arm: "Arm") -> str:
