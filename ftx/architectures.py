@@ -24,7 +24,9 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
 }
 
 
-def model_config(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast | None = None) -> PreTrainedConfig:
+def model_config(
+    architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast | None = None
+) -> PreTrainedConfig:
     """These dimensions as transformers writes them; ``tokenizer``: whose special tokens the model knows."""
     config, _ = FAMILIES[architecture.family]
     return config(

@@ -95,9 +95,7 @@ def choose_template(wanted: str, tokenizer: "PreTrainedTokenizerBase") -> Templa
     )
 
 
-def _rendered(
-    text: str, special_tokens: Mapping[str, Any], *, add_generation_prompt: bool = False
-) -> list[str | None]:
+def _rendered(text: str, special_tokens: Mapping[str, Any], *, add_generation_prompt: bool = False) -> list[str | None]:
     """Each probe as a template renders it, None where it refuses."""
     variables = {**special_tokens, "add_generation_prompt": add_generation_prompt}
     return [_rendered_probe(text, messages, tools, variables) for messages, tools in PROBES]

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ftx.data.special_tokens import special_tokens_of
 
+
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int, template: str = "chatml") -> PreTrainedTokenizerFast:
     """At most ``vocabulary_size`` entries: every byte, so that any text can be written, and what ``template`` ends and
     begins turns with."""
