@@ -1,5 +1,7 @@
 """The families of models that can be built from their dimensions alone."""
 
+from collections.abc import Callable
+
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,7 +18,7 @@ from transformers import (
 
 from ftx.config.model_schema import ArchitectureConfig
 
-FAMILIES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
+FAMILIES: dict[str, tuple[Callable[..., PreTrainedConfig], type[PreTrainedModel]]] = {
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),

@@ -234,10 +234,10 @@ def composed(name: str, *words: str) -> Composition:
 
 
 def values_of(run: RunConfig) -> dict:
-    sources = {
-        f"data.sources.{name}.{key}": one for name, src in run.data.sources.items() for key, one in flat(src).items()
-    }
-    return {name: value for name, value in flat(run).items() if name != "data.sources"} | sources
+    values = {name: value for name, value in flat(run).items() if name != "data.sources"}
+    for name, source in run.data.sources.items():
+        values |= flat(source, f"data.sources.{name}.")
+    return values
 
 
 def test_every_experiment_has_a_recipe_or_is_our_own():

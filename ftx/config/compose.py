@@ -142,7 +142,7 @@ def _keys_of(words: Sequence[str]) -> list[str]:
 
 
 def _binding_keys(arm: "Arm") -> list[str]:
-    """The experiment's keys, but those of a group for which the words make another choice: it is on other hardware then.
+    """The experiment's keys, but those of a group that the words choose anew: on other hardware they mean nothing.
 
     What it says of jobs on a cluster waits for one.
     """

@@ -1,7 +1,8 @@
-"""``debug=tiny`` needs no hub and no GPU: what would come from the hub is made here, small, and the rest stays as it is.
+"""``debug=tiny`` needs no hub and no GPU: what would come from the hub is made here, small.
 
-Family, template, method, strategy, tasks and the formats of the rows are the run's own. What is local already (a model's
-folder, a file, random models, the standard library) is used as it is, and a key that the words set keeps its value.
+Family, template, method, strategy, tasks and the formats of the rows are the run's own. What is local already (a
+model's folder, a file, random models, the standard library) is used as it is, and a key that the words set keeps its
+value.
 """
 
 from collections.abc import Collection
@@ -68,8 +69,8 @@ def _model(model: ModelConfig) -> ModelConfig:
         return model
     if model.adapter:
         raise UserError(
-            f"model.adapter={model.adapter}: belongs on {model.name}, which debug=tiny replaces by a random model; leave "
-            "one of them out"
+            f"model.adapter={model.adapter}: belongs on {model.name}, which debug=tiny replaces by a random model; "
+            "leave one of them out"
         )
     whole = model.architecture
     small = ArchitectureConfig(

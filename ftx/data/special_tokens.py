@@ -1,4 +1,4 @@
-"""What the tokenizers of random models have beside text, so that each template's turns begin and end as in its family."""
+"""What the tokenizers of random models have beside text: what each template's turns begin and end with."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a family's tokenizers have beside text. ``end`` ends an answer, ``begin`` begins a text where there is one."""
+    """Of a family's tokenizers; ``end`` ends an answer, ``begin`` begins a text where there is such a token."""
 
     padding: str
     end: str
