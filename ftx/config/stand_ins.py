@@ -47,6 +47,8 @@ def with_stand_ins(run: RunConfig, keys: Collection[str], *, in_sweep: bool) -> 
         many = ranks(run)
         replaced.append(f"{_processes(ranks(small))} on this CPU for {many} × {run.hardware.gpu or 'GPU'}")
     small = replace(small, schedule=_schedule(small, keys))
+    if in_sweep and small.hardware.device == "cpu" and "launcher.parallel" not in keys:
+        small = replace(small, launcher=replace(run.launcher, parallel=max(run.launcher.parallel, SEVERAL)))
     if run.export.hub:
         small = replace(small, export=replace(run.export, push="dry"))
     return small, replaced
@@ -136,10 +138,7 @@ def _on_this_cpu(run: RunConfig, keys: Collection[str], *, in_sweep: bool) -> Ru
         tf32=hardware.tf32,
     )
     model = replace(run.model, attention="auto", kernels="auto", loss="auto")
-    launcher = run.launcher
-    if in_sweep and "launcher.parallel" not in keys:
-        launcher = replace(launcher, parallel=SEVERAL)
-    return replace(run, hardware=_as_said(here, hardware, "hardware", keys), model=model, launcher=launcher)
+    return replace(run, hardware=_as_said(here, hardware, "hardware", keys), model=model)
 
 
 def _as_said(config: Config, said: Config, section: str, keys: Collection[str]) -> Config:
