@@ -27,6 +27,8 @@ NEEDS = {
     "data=hub": ["data.path=a/b"],
     "data=mixture": ["data.sources.a.path=a.jsonl"],
     "hardware=8xH100": ["schedule.global_batch_size=8"],
+    "hardware=8xH200": ["schedule.global_batch_size=8"],
+    "hardware=8x8xH100": ["schedule.global_batch_size=64"],
     "evaluation=bfcl": ["evaluation.function_calling.path=bfcl"],
     "evaluation=dabench": [f"evaluation.data_agent.path={CHECKOUT}"],
     "experiment=ag_news_small": ["data.path=train.csv", "data.holdout_path=test.csv"],

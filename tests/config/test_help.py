@@ -1,6 +1,7 @@
 """--help: every group, choice and experiment with its description, without Hydra."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -57,6 +58,6 @@ def test_choices_of_ones_own_are_listed(tmp_path):
     (tmp_path / "model" / "mine.yaml").write_text("# @package _global_\n# A model of mine.\nweights: random\n")
     (tmp_path / "model" / "bare.yaml").write_text("weights: random\n")
     text = render("train", "Trains.", tmp_path)
-    assert "  mine      A model of mine." in text
+    assert re.search("^  mine +A model of mine.$", text, re.MULTILINE)
     assert "\n  bare " in text
     assert "mine" not in render("train", "Trains.").replace("DIR/model/mine.yaml is model=mine", "")
