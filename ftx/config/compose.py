@@ -14,6 +14,7 @@ from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
 from ftx.config.schema import DataConfig, RunConfig
 from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
+from ftx.config.tracking_checks import with_wandb_mode
 from ftx.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware) -> ComposedRu
     check_run(arm.run)
     check_every_key_is_read(arm.run, [word.split("=", 1)[0] for word in arm.words] + list(arm.experiment_keys))
     run = arm.run
-    tracking = replace(run.tracking, experiment=run.tracking.experiment or experiment)
+    tracking = with_wandb_mode(replace(run.tracking, experiment=run.tracking.experiment or experiment))
     run = _independent_of_folder(replace(run, name=_name(arm), tracking=tracking))
     return ComposedRun(run, arm.words, arm.choices, hardware.scoring_of(run))
 
