@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ftx.figures import BLUE, GREY, INK, LOGARITHMIC_FROM, ORANGE, STYLE
+from ftx.figures import BLUE, GREY, INK, LOGARITHMIC_FROM, ORANGE, STYLE, columns_within
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 VALUE_GAP, LINE_GAP, ARM_GAP, PUBLISHED_GAP = 7, 14, 26, 8
 # Each line of several has a colour and a shape of its own, so that grey tells them apart as well.
 LINES = ((BLUE, "o"), (INK, "^"), ("#4f8f5b", "D"), ("#8a5a9e", "v"), ("#a08020", "P"), (GREY, "X"))
-# Inches of an entry of the legend: its mark with the gaps beside it, and a letter of its text on average.
-LEGEND_MARK, LEGEND_LETTER = 0.5, 0.07
 LAST_IN_LEGEND = ("base model", "fine-tuned", "best", "best (base model)", "published", "95 % interval", "chance")
 
 
@@ -261,7 +259,7 @@ def _name_kinds(figure: Figure, axes: Axes) -> None:
         [kinds[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=_columns_within(figure.get_figwidth(), order),
+        ncols=columns_within(figure.get_figwidth(), order),
         frameon=False,
         handlelength=1.4,
         handletextpad=0.5,
@@ -269,19 +267,9 @@ def _name_kinds(figure: Figure, axes: Axes) -> None:
     )
 
 
-def _columns_within(inches: float, labels: Sequence[str]) -> int:
-    """As many columns of the legend as the figure is wide for; matplotlib fills one after the other."""
-    for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        longest = [max(map(len, labels[begin : begin + rows])) for begin in range(0, len(labels), rows)]
-        if sum(LEGEND_MARK + LEGEND_LETTER * length for length in longest) <= inches:
-            return columns
-    return 1
-
-
 def _lay_out_x(axes: Axes, points: Sequence[Point], *, at_the_arms: bool) -> None:
-    """Ticks where the arms are; logarithmic beyond ``LOGARITHMIC_FROM``, with 0 half a decade before the smallest."""
-    from matplotlib.ticker import NullLocator
+    """Logarithmic beyond ``LOGARITHMIC_FROM``, with 0 half a decade before the smallest; ticks where the arms are."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     positive = [point.x for point in points if point.x > 0]
     has_numbers = not all(point.label for point in points)
@@ -291,6 +279,9 @@ def _lay_out_x(axes: Axes, points: Sequence[Point], *, at_the_arms: bool) -> Non
             axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
     if not at_the_arms:
         return
     words: dict[float, set[str]] = {}
