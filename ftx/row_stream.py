@@ -1,4 +1,4 @@
-"""A run's rows of both files in the order of their steps, as they come: what trackers are fed that take no step late."""
+"""A run's rows of both files in the order of their steps, as they come, for trackers that take no step late."""
 
 from typing import Any
 

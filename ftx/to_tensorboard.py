@@ -6,7 +6,6 @@ So they say what metrics.jsonl says, whatever a resume has cut of it. Scalars ha
 import os
 import time
 from io import BufferedWriter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftx.config.schema import RunConfig

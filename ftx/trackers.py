@@ -1,7 +1,7 @@
 """Where a run's rows go while it is at work: MLflow always, others where ``tracking.also`` names them.
 
-metrics.jsonl is the truth. Each tracker is fed from it by a thread of its own, so that one that is away, or whose disk is
-full, holds up neither the run nor the other trackers.
+metrics.jsonl is the truth. Each tracker is fed from it by a thread of its own, so that one that is away, or whose disk
+is full, holds up neither the run nor the other trackers.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The container files: linted, agreeing with each other, and their installation tried in an environment like an image's.
+"""The container files: linted, agreeing with each other, and their installation tried in a Python like an image's.
 
 No image is built here: what is tested is that the steps keep the PyTorch that is there and end with an ftx that works.
 """

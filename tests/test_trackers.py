@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 from run_records import rows_of
@@ -136,9 +138,6 @@ def test_a_wandb_server_that_is_away(place, monkeypatch):
     words = (ALSO, "tracking.wandb_mode=online", "schedule.epochs=1", "evaluation.tasks=[loss]")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    import subprocess
-    import sys
-
     ended = subprocess.run(
         [sys.executable, "-m", "ftx.train", *map(str, place.words(*words))],
         capture_output=True,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -218,7 +218,8 @@ def _is_interval(override: Override) -> bool:
 
 def _interval(override: Override) -> Interval:
     """As the grammar has it: ``interval(a,b)``, ``int(interval(a,b))``, and either in ``tag(log, …)``."""
-    name, word, found = override.key_or_group, str(override.input_line), override.value()
+    name, word = override.key_or_group, str(override.input_line)
+    found: Any = override.value()
     kinds = {known: get_args(item.type) or (item.type,) for known, item, _ in schema_fields()}.get(name, ())
     is_whole = isinstance(found.start, int) and isinstance(found.end, int)
     if unknown := found.tags - {"log"}:

@@ -60,7 +60,9 @@ def draw(intervals: Sequence[Interval], runs: int, seed: int) -> list[dict[str, 
             return different[:runs]
         if len(settings) >= POINTS_A_RUN * runs:
             names = ", ".join(interval.name for interval in intervals)
-            raise UserError(f"search.runs={runs}: {len(different)} different settings were found of {names}; ask for fewer")
+            raise UserError(
+                f"search.runs={runs}: {len(different)} different settings were found of {names}; ask for fewer"
+            )
         exponent += 1
 
 

@@ -27,12 +27,15 @@ def check_tracking(run: RunConfig) -> None:
             raise UserError("tracking.also=[mlflow]: MLflow is fed always; name only what comes besides it")
         if name not in TRACKERS:
             raise UserError(
-                f"tracking.also=[{name}]: no such tracker{did_you_mean(name, TRACKERS)}; there are {', '.join(TRACKERS)}"
+                f"tracking.also=[{name}]: no such tracker{did_you_mean(name, TRACKERS)}; "
+                f"there are {', '.join(TRACKERS)}"
             )
     if len(set(tracking.also)) < len(tracking.also):
         raise UserError(f"tracking.also=[{','.join(tracking.also)}]: name each tracker once")
     if tracking.offline and tracking.wandb_mode == "online":
-        raise UserError("tracking.wandb_mode=online: tracking.offline=true sends nothing while running; drop one of them")
+        raise UserError(
+            "tracking.wandb_mode=online: tracking.offline=true sends nothing while running; drop one of them"
+        )
 
 
 def with_wandb_mode(tracking: TrackingConfig) -> TrackingConfig:
@@ -45,7 +48,7 @@ def with_wandb_mode(tracking: TrackingConfig) -> TrackingConfig:
     said = None if tracking.offline else wandb_mode()
     if said not in (None, "offline", "online"):
         raise UserError(
-            f"WANDB_MODE={said}: of this environment, is neither offline nor online, and tracking.also=[wandb] asks for "
+            f"WANDB_MODE={said}: this environment's is neither offline nor online, and tracking.also=[wandb] asks for "
             "W&B; say tracking.wandb_mode=offline or online, or leave wandb out"
         )
     return replace(tracking, wandb_mode=said or "offline")
