@@ -49,19 +49,18 @@ def draw(intervals: Sequence[Interval], runs: int, seed: int) -> list[dict[str, 
     """
     # By name: the order of the words does not count.
     intervals = sorted(intervals, key=lambda interval: interval.name)
+    names = [interval.name for interval in intervals]
     exponent = (runs - 1).bit_length()
     while True:
-        settings = [
-            {interval.name: interval.at(share) for interval, share in zip(intervals, shares, strict=True)}
-            for shares in points([interval.name for interval in intervals], exponent, seed)
-        ]
-        different = list({tuple(setting.values()): setting for setting in reversed(settings)}.values())[::-1]
+        different: dict[tuple[float | int, ...], None] = {}
+        for shares in points(names, exponent, seed):
+            different[tuple(interval.at(share) for interval, share in zip(intervals, shares, strict=True))] = None
         if len(different) >= runs:
-            return different[:runs]
-        if len(settings) >= POINTS_A_RUN * runs:
-            names = ", ".join(interval.name for interval in intervals)
+            return [dict(zip(names, values, strict=True)) for values in list(different)[:runs]]
+        if 1 << exponent >= POINTS_A_RUN * runs:
             raise UserError(
-                f"search.runs={runs}: {len(different)} different settings were found of {names}; ask for fewer"
+                f"search.runs={runs}: {len(different)} different settings were found of {', '.join(names)}; "
+                "ask for fewer"
             )
         exponent += 1
 
