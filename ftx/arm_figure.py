@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ftx.figures import BLUE, GREY, INK, LOGARITHMIC_FROM, ORANGE, STYLE
+from ftx.figures import BLUE, GREY, INK, LOGARITHMIC_FROM, ORANGE, STYLE, columns_within
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 VALUE_GAP, LINE_GAP, ARM_GAP, PUBLISHED_GAP = 7, 14, 26, 8
 # Each line of several has a colour and a shape of its own, so that grey tells them apart as well.
 LINES = ((BLUE, "o"), (INK, "^"), ("#4f8f5b", "D"), ("#8a5a9e", "v"), ("#a08020", "P"), (GREY, "X"))
-# Inches of an entry of the legend: its mark with the gaps beside it, and a letter of its text on average.
-LEGEND_MARK, LEGEND_LETTER = 0.5, 0.07
 LAST_IN_LEGEND = ("base model", "fine-tuned", "best", "best (base model)", "published", "95 % interval", "chance")
 
 
@@ -83,12 +81,14 @@ def metric_against(
     lower_is_better: bool = False,
     base_at: float | None = 0,
     joined: bool = True,
+    scattered: bool = False,
 ) -> Figure:
     """A metric with its 95 % intervals against what was swept; the base and the best arm stand out.
 
     ``percent`` shows shares of 1 in percent and adds the unit to ``y_label``. ``base_at`` is the x of the untrained
     model; None where 0 of what was swept is a trained arm like any other. ``joined=False`` draws no lines, for an axis
-    of words. Raises ``ValueError`` without rows.
+    of words; nor does ``scattered``, for arms of which each has an x of its own, with ordinary ticks and the best value
+    alone. Raises ``ValueError`` without rows.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ def metric_against(
     if not arms:
         raise ValueError("a figure needs at least one row")
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(max(5.4, 0.75 * len(arms)), 3.7), layout="constrained")
+        figure = Figure(figsize=(5.4 if scattered else max(5.4, 0.75 * len(arms)), 3.7), layout="constrained")
         axes = figure.add_subplot()
         best = (min if lower_is_better else max)(arms, key=lambda point: point.value)
         lines, has_published = _lines(arms), len(arms) < len(everything)
@@ -107,16 +107,16 @@ def metric_against(
             points = [point for point in arms if point.line == line]
             kinds = [_Kind(point.x == base_at, point is best, line, place) for point in points]
             # The first stands on its ticks, the others step aside.
-            shift = place * (LINE_GAP + has_published * PUBLISHED_GAP)
-            _draw_line(axes, points, kinds, shift, joined=joined)
+            shift = 0 if scattered else place * (LINE_GAP + has_published * PUBLISHED_GAP)
+            _draw_line(axes, points, kinds, shift, joined=joined and not scattered)
             _draw_published(axes, [point for point in everything if point.published and point.line == line], shift)
-            beside = _side(place, len(lines), has_published)
+            beside = math.nan if scattered else _side(place, len(lines), has_published)
             _write_values(axes, points, kinds, shift, beside, "{:.1f}" if percent else "{:.3g}")
         if len(lines) > 1 and any(point.x == base_at for point in arms):
             axes.plot([], [], "o", markerfacecolor="white", markeredgecolor=INK, label="base model")
         if chance is not None:
             axes.axhline(scale * chance, color=GREY, linewidth=1, linestyle=(0, (5, 3)), zorder=1, label="chance")
-        _lay_out_x(axes, everything)
+        _lay_out_x(axes, everything, at_the_arms=not scattered)
         # Beside the outermost marks of several lines there are values, and lines that have stepped aside.
         axes.margins(x=0.08 if len(lines) == 1 else min(0.12 + 0.05 * len(lines), 0.4), y=0.14)
         axes.autoscale_view()
@@ -259,7 +259,7 @@ def _name_kinds(figure: Figure, axes: Axes) -> None:
         [kinds[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=_columns_within(figure.get_figwidth(), order),
+        ncols=columns_within(figure.get_figwidth(), order),
         frameon=False,
         handlelength=1.4,
         handletextpad=0.5,
@@ -267,25 +267,23 @@ def _name_kinds(figure: Figure, axes: Axes) -> None:
     )
 
 
-def _columns_within(inches: float, labels: Sequence[str]) -> int:
-    """As many columns of the legend as the figure is wide for; matplotlib fills one after the other."""
-    for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        longest = [max(map(len, labels[begin : begin + rows])) for begin in range(0, len(labels), rows)]
-        if sum(LEGEND_MARK + LEGEND_LETTER * length for length in longest) <= inches:
-            return columns
-    return 1
-
-
-def _lay_out_x(axes: Axes, points: Sequence[Point]) -> None:
-    """Ticks where the arms are; logarithmic beyond ``LOGARITHMIC_FROM``, with 0 half a decade before the smallest."""
-    from matplotlib.ticker import NullLocator
+def _lay_out_x(axes: Axes, points: Sequence[Point], *, at_the_arms: bool) -> None:
+    """Logarithmic beyond ``LOGARITHMIC_FROM``, with 0 half a decade before the smallest; ticks where the arms are."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     positive = [point.x for point in points if point.x > 0]
     has_numbers = not all(point.label for point in points)
     if has_numbers and points[0].x >= 0 and positive and max(positive) / min(positive) >= LOGARITHMIC_FROM:
-        axes.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
-        axes.xaxis.set_minor_locator(NullLocator())
+        if at_the_arms or points[0].x == 0:
+            axes.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    if not at_the_arms:
+        return
     words: dict[float, set[str]] = {}
     for point in points:
         words.setdefault(point.x, set()).add(point.label)

@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from netrc import NetrcParseError, netrc
 from pathlib import Path
+from urllib.parse import urlsplit
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -11,6 +14,8 @@ LIBRARY_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # W&B's reports of its own errors.
+    "WANDB_ERROR_REPORTING": "false",
     "TOKENIZERS_PARALLELISM": "true",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -112,6 +117,23 @@ def visible_gpus() -> list[str] | None:
 def hub_is_offline() -> bool:
     """Whether the user forbade look-ups on the model hub."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
+
+
+def wandb_mode() -> str | None:
+    """Whether W&B sends, as the user's shell says."""
+    return os.environ.get("WANDB_MODE") or None
+
+
+def has_wandb_key() -> bool:
+    """Whether W&B would find out whose runs these are without asking: in a variable, or where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        with suppress(OSError, NetrcParseError):
+            if file and netrc(Path(file).expanduser()).authenticators(str(host)):
+                return True
+    return False
 
 
 def openai_key() -> str:

@@ -35,6 +35,8 @@ STYLE: dict[str, Any] = {
 # From this ratio of the largest to the smallest value on, a linear axis would crowd the small ones together.
 LOGARITHMIC_FROM = 25
 DOTS_PER_INCH = 200
+# Inches of an entry of a legend: its mark with the gaps beside it, and a letter of its text on average.
+LEGEND_MARK, LEGEND_LETTER = 0.5, 0.07
 # From this share of its row on, white reads better on a cell than ink.
 DARK_FROM = 0.65
 
@@ -138,3 +140,13 @@ def _name_cells(axes: Axes, row_labels: Sequence[str], column_labels: Sequence[s
     axes.hlines([i - 0.5 for i in range(1, rows)], -0.5, columns - 0.5, color="white", linewidth=1)
     if columns > rows:
         axes.axvline(rows - 0.5, color=INK, linewidth=1)
+
+
+def columns_within(inches: float, labels: Sequence[str]) -> int:
+    """As many columns of a legend as the figure is wide for; matplotlib fills one after the other."""
+    for columns in range(len(labels), 1, -1):
+        rows = -(-len(labels) // columns)
+        longest = [max(map(len, labels[begin : begin + rows])) for begin in range(0, len(labels), rows)]
+        if sum(LEGEND_MARK + LEGEND_LETTER * length for length in longest) <= inches:
+            return columns
+    return 1

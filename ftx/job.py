@@ -38,7 +38,7 @@ from ftx.stopping import WARNING, StopRequest, listening
 from ftx.strategies import forget_sharing
 from ftx.tasks.registry import task_called
 from ftx.tasks.task import TaskInput
-from ftx.tracking import Tracker
+from ftx.trackers import Trackers
 from ftx.trainer import train
 
 log = logging.getLogger(__name__)
@@ -87,17 +87,17 @@ def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest, phase: Phase
     remove_leftovers(folder)
     remove_old_beats(folder)
     folder.write_status(state="running", reason="", job_id=slurm_job_id())
-    with Tracker(folder, run) as tracker:
+    with Trackers(folder, run) as trackers:
         try:
             with stop.at_once():
-                _train_and_score(folder, run, stop, tracker.hear, phase)
+                _train_and_score(folder, run, stop, trackers.hear, phase)
             is_left = phase is Phase.TRAIN and bool(folder.missing_tasks(run))
             state, reason = ("pending", TRAINED) if is_left else ("finished", "")
             code = ExitCode.FINISHED
         except (Exception, Interrupted) as error:
             folder.check_ours()
             state, reason, code = _how_it_ended(folder, run, error)
-        tracker.end(state, reason)
+        trackers.end(state, reason)
     # Only now, with everything sent: a run killed before this line comes back and sends what is missing.
     folder.write_status(state=state, reason=reason)
     return code

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftx.figures import GREY, INK, LOGARITHMIC_FROM, STYLE
+from ftx.figures import GREY, INK, LOGARITHMIC_FROM, STYLE, columns_within
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def learning_curves(curves: Sequence[Curve], title: str) -> Figure | None:
             list(handles.values()),
             [str(label) for label in handles],
             loc="outside lower center",
-            ncols=min(len(handles), 6),
+            ncols=min(columns_within(figure.get_figwidth(), [str(label) for label in handles]), 6),
             frameon=False,
             columnspacing=1.6,
         )

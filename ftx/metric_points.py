@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl and system.jsonl as MLflow's points: the same row is the same point, however often it is sent.
+"""Rows of metrics.jsonl and system.jsonl as trackers' points: the same row is the same point, however often it is sent.
 
 MLflow keeps a point once for each name, step, value and timestamp. A timestamp taken when a row is sent would make two
 points of a row whose first arrival nobody heard of; so it says how long the run had trained, which its rows know.
@@ -22,6 +22,10 @@ class TrainingTime:
         self._begin = begin
         self._steps: list[int] = [0]
         self._seconds: list[float] = [0.0]
+        self.hear(rows)
+
+    def hear(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Further rows; none that was asked about is moved by later ones."""
         for row in rows:
             steps = row["step"] - self._steps[-1]
             if kind_of(row) == ROW_KINDS[0] and steps > 0:
@@ -49,14 +53,18 @@ def kind_of(row: dict[str, Any]) -> str:
     return next(kind for kind in ROW_KINDS if kind in row)
 
 
+def values_of(row: dict[str, Any]) -> dict[str, float]:
+    """What a tracker is told of a row.
+
+    ``epoch`` comes with training rows only: an evaluation row of the same step would bring it a second time.
+    """
+    left_out = {"step"} if kind_of(row) == ROW_KINDS[0] else {"step", "epoch"}
+    return {name: float(value) for name, value in row.items() if name not in left_out and value is not None}
+
+
 def points_of(row: dict[str, Any], time: TrainingTime) -> "list[Metric]":
-    """``epoch`` comes with training rows only: an evaluation row of the same step would bring it a second time."""
+    """The same as MLflow takes it."""
     from mlflow.entities import Metric
 
     stamp = time.of(row)
-    left_out = {"step"} if kind_of(row) == ROW_KINDS[0] else {"step", "epoch"}
-    return [
-        Metric(name, float(value), stamp, row["step"])
-        for name, value in row.items()
-        if name not in left_out and value is not None
-    ]
+    return [Metric(name, value, stamp, row["step"]) for name, value in values_of(row).items()]

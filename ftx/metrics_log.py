@@ -27,6 +27,23 @@ def read(path: Path) -> list[dict[str, Any]]:
     return list(_complete_rows(path))
 
 
+class Follower:
+    """Reads a file on from where it last stopped. What stands there stays: whoever cuts the file begins anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def fresh(self) -> list[dict[str, Any]]:
+        """The complete rows that came since."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            complete = file.read().rpartition(b"\n")[0]
+        self._offset += len(complete) + bool(complete)
+        return [json.loads(line) for line in complete.splitlines()]
+
+
 def last_training_row(path: Path) -> dict[str, Any]:
     """The newest row with a training loss near the end of the file, {} when there is none; cheap for a long file."""
     if not path.exists():

@@ -5,6 +5,7 @@ order of its own: ``Show diff only`` leaves the parameters that differ, which ar
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from ftx.config.keys import flat
 from ftx.config.schema import RunConfig
@@ -35,6 +36,16 @@ def run_name(swept: Mapping[str, str]) -> str:
 def score_name(task: str, metric: str) -> str:
     """``classification/accuracy``: the scores of a task make one section of charts."""
     return f"{task}/{metric}"
+
+
+def named_scores(scores: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, float]:
+    """All values of a scores.json by that name."""
+    return {
+        score_name(task, name): entry["value"]
+        for task, metrics in scores.items()
+        for name, entry in metrics.items()
+        if entry["value"] is not None
+    }
 
 
 def parameters_of(run: RunConfig) -> dict[str, str]:

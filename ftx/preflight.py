@@ -15,7 +15,7 @@ from ftx.data.fingerprint import cache_folder
 from ftx.data.hooks import TRANSFORMS, load_hook
 from ftx.data.hub_names import check_hub_name
 from ftx.data.sources import check_first_row, held_out_source, is_file, sources_of, word_of
-from ftx.environment import visible_gpus
+from ftx.environment import has_wandb_key, visible_gpus
 from ftx.errors import UserError
 from ftx.tasks.bfcl import check_board
 from ftx.tasks.math_problems import check_first_problem
@@ -137,6 +137,14 @@ def check_tracking(run: RunConfig) -> None:
         if file.is_dir():
             raise UserError(f"tracking.uri={uri}: is a folder, not a SQLite file; write {uri.rstrip('/')}/mlflow.db")
         check_writable(f"tracking.uri={uri}", file.absolute().parent)
+    for name in run.tracking.also:
+        if find_spec(name) is None:
+            raise UserError(f"tracking.also=[{name}]: {name} is not installed; pip install 'ftx[trackers]'")
+    if run.tracking.wandb_mode == "online" and not has_wandb_key():
+        raise UserError(
+            "tracking.wandb_mode=online: nobody is logged in to W&B here; run `wandb login`, set WANDB_API_KEY, or say "
+            "tracking.wandb_mode=offline"
+        )
 
 
 def check_model_folder(run: RunConfig) -> None:

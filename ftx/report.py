@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ftx.config.schema import TrackingConfig
+from ftx.config.schema import RunConfig, TrackingConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
 from ftx.lock import holder
@@ -19,7 +19,8 @@ from ftx.standing import ask_slurm, state_of
 from ftx.sweep_arms import Arm
 from ftx.sweep_folder import Sweep, find_sweep, read_sweep
 from ftx.sweep_report import Recorded, Wanted, write_files
-from ftx.tracking import Sender, brief, failures
+from ftx.trackers import Destination, destinations
+from ftx.tracking import brief
 from ftx.verb import verb
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def _jobs_of(sweep: Sweep) -> dict[str, Job] | None:
 
 
 def sync(names: Sequence[str], run_root: Path) -> ExitCode:
-    """``--sync``: send what MLflow lacks, of the named runs and sweeps, else of all."""
+    """``--sync``: send what MLflow lacks, of the named runs and sweeps, else of all; and what other trackers do."""
     runs, sweeps = _called(names, run_root) if names else _everything(run_root)
     sweeps = [_with_parent(sweep) for sweep in sweeps]
     codes = [_send(folder) for folder in dict.fromkeys([*runs, *(one for sweep in sweeps for one in _runs_of(sweep))])]
@@ -95,12 +96,17 @@ def _send(folder: RunFolder) -> ExitCode:
     if (at_it := holder(folder.lock)) is not None:
         sys.stdout.write(f"{folder.name}: {at_it} is at it and sends it\n")
         return ExitCode.FINISHED
+    codes = [_bring_up_to_date(folder, run, destination) for destination in destinations(run)]
+    return max(codes)
+
+
+def _bring_up_to_date(folder: RunFolder, run: RunConfig, destination: Destination) -> ExitCode:
     try:
-        Sender(folder, run).send(*state_of(folder))
-    except failures() as error:
-        sys.stderr.write(f"error: {folder.name}: MLflow at {run.tracking.uri} does not answer ({brief(error)})\n")
+        destination.sender(folder, run).send(*state_of(folder))
+    except Exception as error:  # whatever ails one tracker, the others are told
+        sys.stderr.write(f"error: {folder.name}: {destination.failure} ({brief(error)})\n")
         return ExitCode.FAILED
-    sys.stdout.write(f"{folder.name}: MLflow at {run.tracking.uri} is up to date\n")
+    sys.stdout.write(f"{folder.name}: {destination.name} is up to date\n")
     return ExitCode.FINISHED
 
 
@@ -156,7 +162,7 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--published", metavar="EXPERIMENT", help="the same report from the published numbers alone, without a run"
     )
     parser.add_argument(
-        "--sync", action="store_true", help="send MLflow what it lacks of all runs, or of the named ones"
+        "--sync", action="store_true", help="send the trackers what they lack of all runs, or of the named ones"
     )
     parser.add_argument(
         "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"

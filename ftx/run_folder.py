@@ -116,6 +116,16 @@ class RunFolder:
         return self.path / "system.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """What W&B keeps here of the run, whether it sends it or not."""
+        return self.path / "wandb"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 

@@ -16,7 +16,7 @@ from ftx.seeds import pool_seeds
 from ftx.sweep_arms import SEED_KEY, Arm, in_order, main_metrics_of
 from ftx.sweep_confusion import confusion_figures
 from ftx.sweep_cost import ArmCost, TrainingCost, as_columns, cost_table, training_cost
-from ftx.sweep_figure import draw_metric
+from ftx.sweep_figure import draw_metric, scattered_keys
 from ftx.sweep_table import table, to_csv, to_markdown
 from ftx.verdict import to_markdown as comparisons
 from ftx.writing import write_text
@@ -93,6 +93,8 @@ def _figures(recorded: Recorded, settings: Sequence[Arm], wanted: Wanted) -> dic
     # Of a sweep over seeds alone there is one setting: the seeds are what can be drawn.
     drawn = settings if len(settings) > 1 else recorded.arms
     found = {"figure": draw_metric(drawn, recorded.experiment, None)}
+    for key in scattered_keys(in_order(drawn))[1:]:
+        found[f"figure.{key.rsplit('.', 1)[-1]}"] = draw_metric(drawn, recorded.experiment, None, key)
     if wanted.metrics and (metrics := main_metrics_of(drawn, wanted.metrics)):
         found[f"figure.{metrics[0].full_name}"] = draw_metric(drawn, recorded.experiment, metrics[0])
     found["learning_curves"] = learning_curves(_curves(recorded), recorded.experiment)

@@ -4,13 +4,11 @@ A sender that dies, or a server that is away, loses nothing: the next sender ask
 """
 
 import logging
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftx import metrics_log
 from ftx.config.schema import RunConfig, TrackingConfig
-from ftx.errors import Fenced
 from ftx.metric_points import ROW_KINDS, TrainingTime, kind_of, later_than, points_of
 from ftx.mlflow_names import (
     EXPERIMENT_TAG,
@@ -21,8 +19,8 @@ from ftx.mlflow_names import (
     RUN_TAG,
     STATE_TAG,
     SWEEP_TAG,
+    named_scores,
     parameters_of,
-    score_name,
 )
 from ftx.run_folder import RunFolder
 from ftx.while_ours import while_ours
@@ -42,9 +40,6 @@ STATE_OF = {
 }
 SQLITE = "sqlite:///"
 ROWS_IN_BATCH = 60
-SEND_SECONDS = 5.0
-# How long a batch may be on its way that was sent before its sender lost the run: longer than a client waits.
-SETTLE_SECONDS = 20.0
 
 
 def client(tracking: TrackingConfig) -> "MlflowClient":
@@ -104,67 +99,6 @@ def failures() -> tuple[type[Exception], ...]:
 def brief(error: Exception) -> str:
     """The first line of what it says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-class Tracker:
-    """Sends one run's rows from a thread of its own; ``hear`` wakes it, leaving the context sends the rest."""
-
-    def __init__(self, folder: RunFolder, run: RunConfig) -> None:
-        self._folder, self._run = folder, run
-        self._news, self._ending = threading.Event(), threading.Event()
-        self._state, self._reason, self._warned = "running", "", False
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-
-    def __enter__(self) -> "Tracker":
-        if not self._run.tracking.offline:
-            self._news.set()
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        self._news.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def hear(self) -> None:
-        """There are new rows."""
-        self._news.set()
-
-    def end(self, state: str, reason: str) -> None:
-        """The run has come to its end; said to MLflow with the last rows."""
-        self._state, self._reason = state, reason
-
-    def _work(self) -> None:
-        sender = Sender(self._folder, self._run)
-        ended = False
-        if self._folder.held is not None and self._folder.held.taken_from is not None:
-            self._ending.wait(SETTLE_SECONDS)
-        while not ended:
-            self._news.wait()
-            self._news.clear()
-            ended = self._ending.is_set()
-            try:
-                sender.send(self._state, self._reason)
-            except Fenced:  # whoever has the run now sends the rest
-                return
-            except Exception as error:
-                self._warn(error)
-                # What of it arrived is for MLflow to say: the answer may have got lost, not the rows.
-                sender = Sender(self._folder, self._run)
-            self._ending.wait(SEND_SECONDS)
-
-    def _warn(self, error: Exception) -> None:
-        """Once: whatever ails the tracking server, training goes on and metrics.jsonl has every row."""
-        if not self._warned:
-            log.warning(
-                "MLflow at %s does not answer (%s); metrics.jsonl has everything, and `python -m ftx.report --sync %s` "
-                "sends it later",
-                self._run.tracking.uri,
-                brief(error),
-                self._folder.name,
-            )
-        self._warned = True
 
 
 class Sender:
@@ -278,11 +212,7 @@ def _send_scores(tracking: "MlflowClient", run_id: str, folder: RunFolder) -> No
     # The file's time: the same for whoever sends these scores, and later for those of another scoring.
     written = folder.path / "scores.json"
     stamp = int(written.stat().st_mtime * 1000) if written.exists() else 0
-    scores = [
-        Metric(score_name(task, name), entry["value"], stamp, 0)
-        for task, metrics in folder.read_scores().items()
-        for name, entry in metrics.items()
-    ]
+    scores = [Metric(name, value, stamp, 0) for name, value in named_scores(folder.read_scores()).items()]
     present = tracking.get_run(run_id).data.metrics
     fresh = [metric for metric in scores if present.get(metric.key) != metric.value]
     if fresh:

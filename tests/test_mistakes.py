@@ -143,6 +143,41 @@ TOGETHER: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tracking without a host": (["tracking.uri=http://"], ["tracking.uri=http://", "HOST:PORT"]),
     "tracking in a folder": (["tracking.uri=sqlite:///weights"], ["tracking.uri=", "weights", "mlflow.db"]),
     "tracking not writable": (["tracking.uri=sqlite:////proc/x/a.db"], ["tracking.uri=", "/proc/x", "another folder"]),
+    "tracker": (["tracking.also=[tensorbord]"], ["tracking.also=[tensorbord]", "tensorboard?", "wandb"]),
+    "MLflow as another tracker": (["tracking.also=[mlflow]"], ["tracking.also=[mlflow]", "always"]),
+    "tracker twice": (["tracking.also=[wandb,wandb]"], ["tracking.also=[wandb,wandb]", "once"]),
+    "mode of W&B without it": (
+        ["tracking.wandb_mode=offline"],
+        ["tracking.wandb_mode=offline", "tracking.also=[wandb]"],
+    ),
+    "mode of W&B that is none": (
+        ["tracking.also=[wandb]", "tracking.wandb_mode=disabled"],
+        ["tracking.wandb_mode=disabled", "offline, online"],
+    ),
+    "W&B online and offline": (
+        ["tracking.also=[wandb]", "tracking.wandb_mode=online", "tracking.offline=true"],
+        ["tracking.wandb_mode=online", "tracking.offline=true", "drop one"],
+    ),
+    "interval without a sweep": (
+        ["schedule.learning_rate=interval(1e-5,1e-3)"],
+        ["schedule.learning_rate=interval(1e-5,1e-3)", "add -m"],
+    ),
+    "interval of whole numbers": (
+        ["-m", "schedule.epochs=interval(1,5)"],
+        ["schedule.epochs=interval(1,5)", "int(interval(1,5))"],
+    ),
+    "interval downwards": (["-m", "seed=int(interval(5,1))"], ["seed=int(interval(5,1))", "interval(1,5)"]),
+    "logarithm of zero": (
+        ["-m", "schedule.learning_rate=tag(log,interval(0,1))"],
+        ["schedule.learning_rate=tag(log,interval(0,1))", "above 0"],
+    ),
+    "tag of an interval": (["-m", "seed=tag(exp,int(interval(1,5)))"], ["no such tag as exp", "log"]),
+    "more runs than there are": (
+        ["-m", "schedule.epochs=int(interval(1,3))"],
+        ["search.runs=8", "3 different", "schedule.epochs", "fewer"],
+    ),
+    "search without an interval": (["search.runs=4"], ["search.runs=4", "interval(1e-5,1e-3)"]),
+    "search twice": (["-m", "seed=int(interval(1,9))", "search.runs=2,3"], ["search.runs=2,3", "one value"]),
     "launcher key of SLURM": (["launcher.partition=gpu"], ["launcher.partition=gpu", "only launcher=slurm does"]),
     "watchdog of one process": (["launcher.watchdog_min=5"], ["launcher.watchdog_min=5.0", "several processes"]),
     "hardware to score on": (["evaluation.hardware=8xH10"], ["evaluation.hardware=8xH10", "8xH100?", "cpu"]),

@@ -18,12 +18,12 @@ from tracking_server import TrackingServer, free_port
 from verb_process import DEADLINE_SECONDS, SERVER
 
 from ftx import server as server_verb
-from ftx import tracking
+from ftx import trackers
 from ftx.config.compose import compose_all
 from ftx.errors import UserError
 from ftx.run_folder import RunFolder, find_run_folder, open_run_folder
 from ftx.sweep_folder import open_sweep
-from ftx.tracking import Sender, Tracker, failures
+from ftx.tracking import Sender, failures
 
 JOBS, ROWS = 8, 240
 # The rest is written when the server is back.
@@ -67,16 +67,16 @@ def runs_of(mlflow, sweep):
 
 def log_run(path, back):
     """What a job says to MLflow, at once as much as there is."""
-    tracking.SEND_SECONDS = 0.1
+    trackers.SEND_SECONDS = 0.1
     folder = RunFolder(path)
-    with Tracker(folder, folder.read_run()) as tracker:
+    with trackers.Trackers(folder, folder.read_run()) as told:
         for step in range(1, ROWS + 1):
             if step == ROWS_BEFORE:
                 assert back.wait(DEADLINE_SECONDS)
             write_row(folder, step)
-            tracker.hear()
+            told.hear()
         write_results(folder)
-        tracker.end("finished", "")
+        told.end("finished", "")
 
 
 def points_in(file):

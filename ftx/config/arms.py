@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -26,6 +26,7 @@ from ftx.config.help import groups
 from ftx.config.keys import flat, schema_fields
 from ftx.config.nodes import run_schema, to_run
 from ftx.config.schema import RunConfig
+from ftx.config.search import Interval, draw
 from ftx.config.site import SITE, read_site
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
@@ -122,17 +123,23 @@ class _Composer:
                 raise UserError(
                     f"{swept_words[0]}: several values make a sweep: add -m, or put [ ] around them for a list"
                 )
+            _check_search(given, [])
             return Arms((self._arm(composed, words),), (), is_sweep=False)
         # Of two values for one key the later counts: a word replaces what the experiment declares.
         last = {override.key_or_group: override for override in self._parser.parse_overrides(declared) + given}
         together = [axis for axis in together if not set(axis.names) & set(last)]
+        intervals = [_interval(override) for override in last.values() if _is_interval(override)]
+        _check_search(given, intervals)
+        if intervals:
+            together.append(_drawn(intervals, composed.search.runs, composed.search.seed))
+        listed = [override for override in last.values() if not _is_interval(override)]
         arms = [
             [*words, *(word for row in rows for word in row)]
-            for words in BasicSweeper.split_arguments(list(last.values()), None)[0]
+            for words in BasicSweeper.split_arguments(listed, None)[0]
             for rows in product(*(axis.rows for axis in together))
         ]
         swept = tuple(name for name, override in last.items() if override.is_sweep_override())
-        swept += tuple(name for axis in together for name in axis.names)
+        swept += tuple(name for axis in together for name in axis.names if name not in swept)
         return Arms(tuple(self._arm(self._compose(arm), arm) for arm in arms), swept, is_sweep=True)
 
     def _parse(self, words: Sequence[str]) -> list[Override]:
@@ -207,6 +214,49 @@ def _declared(params: Mapping[str, str]) -> tuple[list[str], list[_Together]]:
         words = tuple(tuple(f"{name}={value}" for name, value in zip(names, row, strict=True)) for row in cells)
         together.append(_Together(tuple(names), words))
     return alone, together
+
+
+def _is_interval(override: Override) -> bool:
+    return override.is_sweep_override() and override.is_interval_sweep()
+
+
+def _interval(override: Override) -> Interval:
+    """As the grammar has it: ``interval(a,b)``, ``int(interval(a,b))``, and either in ``tag(log, …)``."""
+    name, word = override.key_or_group, str(override.input_line)
+    found: Any = override.value()
+    kinds = {known: get_args(item.type) or (item.type,) for known, item, _ in schema_fields()}.get(name, ())
+    is_whole = isinstance(found.start, int) and isinstance(found.end, int)
+    if unknown := found.tags - {"log"}:
+        raise UserError(f"{word}: no such tag as {unknown.pop()} of an interval; there is log, for a logarithmic scale")
+    if not found.start < found.end:
+        raise UserError(f"{word}: an interval goes upwards; write interval({found.end:g},{found.start:g})")
+    if "log" in found.tags and found.start <= 0:
+        raise UserError(f"{word}: a logarithmic scale has no {found.start:g}; begin above 0")
+    if int in kinds and float not in kinds and not is_whole:
+        raise UserError(f"{word}: {name} is a whole number; write int(interval({found.start:g},{found.end:g}))")
+    return Interval(name, found.start, found.end, is_log="log" in found.tags, is_whole=is_whole)
+
+
+def _drawn(intervals: Sequence[Interval], runs: int, seed: int) -> _Together:
+    """What is drawn for one run belongs together; of listed values each goes with all that is drawn."""
+    settings = draw(intervals, runs, seed)
+    rows = tuple(tuple(f"{name}={value}" for name, value in setting.items()) for setting in settings)
+    return _Together(tuple(settings[0]), rows)
+
+
+def _check_search(given: Sequence[Override], intervals: Sequence[Interval]) -> None:
+    """Raises UserError for keys of the search that nothing reads, or that are given several values."""
+    for override in given:
+        if not override.key_or_group.startswith("search."):
+            continue
+        word = str(override.input_line)
+        if override.is_sweep_override():
+            raise UserError(f"{word}: all runs of a sweep belong to one search; give one value")
+        if not intervals:
+            raise UserError(
+                f"{word}: nothing is drawn; give a key an interval, as in "
+                "-m 'schedule.learning_rate=tag(log,interval(1e-5,1e-3))'"
+            )
 
 
 def _adding(word: str) -> str:

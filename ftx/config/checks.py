@@ -13,6 +13,7 @@ from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
 from ftx.config.schema import RunConfig
+from ftx.config.tracking_checks import TRACKING_READ_WHEN, check_tracking
 from ftx.config.training_checks import check_best, check_compile, check_method, check_profile, check_schedule
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
@@ -71,6 +72,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     **EVALUATION_READ_WHEN,
     **DATA_AGENT_READ_WHEN,
     **LAUNCHER_READ_WHEN,
+    **TRACKING_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
 NAME = re.compile(r"[^\W_][\w.+=-]{0,199}")
@@ -99,7 +101,7 @@ def check_run(run: RunConfig) -> None:
         check_engine,
         check_evaluation,
         check_data_agent,
-        _check_tracking,
+        check_tracking,
         check_expected,
         check_launcher,
     ):
@@ -241,10 +243,3 @@ def _check_template(run: RunConfig) -> None:
         )
     if template == "auto" and run.model.weights == "random":
         raise UserError(f"model.template=auto: a random model has no template of its own; choose {', '.join(known)}")
-
-
-def _check_tracking(run: RunConfig) -> None:
-    if not re.match(r"sqlite:///[^/]|sqlite:////+[^/]|https?://[^/]", run.tracking.uri):
-        raise UserError(
-            f"tracking.uri={run.tracking.uri}: must be sqlite:///FILE or http://HOST:PORT of an MLflow server"
-        )

@@ -16,6 +16,7 @@ from ftx.config.made_up import is_made_up
 from ftx.config.schema import DataConfig, RunConfig
 from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
 from ftx.config.stand_ins import evaluation_with_stand_ins, with_stand_ins
+from ftx.config.tracking_checks import with_wandb_mode
 from ftx.errors import UserError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware, *, in_sweep: 
     check_every_key_is_read(arm.run, [*_keys_of(arm.words), *_binding_keys(arm)])
     run, stand_ins = with_stand_ins(arm.run, _keys_of(arm.words), in_sweep=in_sweep)
     check_run(run)
-    tracking = replace(run.tracking, experiment=run.tracking.experiment or experiment)
+    tracking = with_wandb_mode(replace(run.tracking, experiment=run.tracking.experiment or experiment))
     run = _independent_of_folder(replace(run, name=_name(arm), tracking=tracking))
     return ComposedRun(run, arm.words, arm.choices, hardware.scoring_of(run), tuple(stand_ins))
 

@@ -174,6 +174,23 @@ class TrackingConfig:
     offline: bool = False
     # What the machine is doing as well: processor, memory, GPU.
     system_metrics: bool = True
+    # Trackers besides MLflow, which is fed always: tensorboard, wandb (the extra `trackers`).
+    also: list[str] = key([])
+    # Whether W&B sends while the run is at work, or only writes what `wandb sync` sends; null: as WANDB_MODE says, else
+    # offline.
+    wandb_mode: str | None = key(None, choices=("offline", "online"))
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How many settings a sweep draws for the keys that were given an interval, and which.
+
+    They are the first so many points of one sequence: more of them are the same ones and some further.
+    """
+
+    runs: int = key(8, minimum=1, maximum=4096)
+    # Another one draws others.
+    seed: int = key(0, minimum=0)
 
 
 @dataclass(frozen=True)
@@ -220,4 +237,5 @@ class RunConfig:
     tracking: TrackingConfig = section(TrackingConfig, identity=False)
     export: ExportConfig = section(ExportConfig, identity=False)
     launcher: LauncherConfig = section(LauncherConfig, identity=False)
+    search: SearchConfig = section(SearchConfig, identity=False)
     expected: ExpectedConfig = section(ExpectedConfig, identity=False)

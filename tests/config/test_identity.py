@@ -78,7 +78,7 @@ LEAVES_THE_RESULT = {
     "schedule.save_weights",
     "schedule.profile_steps",
 }
-SECTIONS_THAT_LEAVE_IT = ("evaluation.", "tracking.", "launcher.", "expected.")
+SECTIONS_THAT_LEAVE_IT = ("evaluation.", "tracking.", "launcher.", "search.", "expected.")
 ALL_KEYS = [name for name, _, _ in schema_fields()]
 
 
