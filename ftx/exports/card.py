@@ -1,12 +1,12 @@
 """The model card: a README.md beside the weights, from what the run recorded."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftx import progress
 from ftx.config.export_schema import ExportConfig
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
@@ -15,6 +15,8 @@ from ftx.exports.card_metadata import card_metadata
 from ftx.exports.card_text import card_body
 from ftx.exports.parts import CARD, parts_there, place_of, root_of
 from ftx.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 # The last line of a card that nobody has changed since ftx wrote it.
 MARK = "\n<!-- Written by ftx ({digest}). A card that was changed by hand is left as it is. -->\n"
@@ -38,11 +40,11 @@ def _write(facts: Facts, part: str) -> None:
     folder = facts.folder
     file = place_of(folder, part) / CARD
     if file.is_file() and not written_by_us(file.read_text(encoding="utf-8")):
-        progress.say(f"{file}: changed by hand, so it stays as it is; without the file it is written anew")
+        log.warning("%s was changed by hand, so it stays as it is; without the file it is written anew", file)
         return
     figures = _draw(facts, file.parent / "figures")
     others = [one for one in facts.export.upload if one != part] if part == root_of(facts.export.upload) else []
-    text = f"---\n{card_metadata(facts, part)}---\n\n{card_body(facts, part, others, figures)}"
+    text = f"---\n{card_metadata(facts, part)}\n---\n\n{card_body(facts, part, others, figures)}"
     folder.write_text(file, signed(text))
 
 

@@ -6,7 +6,7 @@ from ftx.sweep_arms import main_metrics_of
 
 
 def card_metadata(facts: Facts, part: str) -> str:
-    """The card's front matter, as yaml that the hub reads."""
+    """As yaml, without the lines of dashes around it."""
     from huggingface_hub import EvalResult, ModelCardData
 
     base, adapter = facts.base, is_adapter(place_of(facts.folder, part))

@@ -13,6 +13,7 @@ from ftx.exports.parts import is_adapter, place_of
 from ftx.exports.public import public, public_settings, public_words, public_yaml
 from ftx.markdown import Column, to_table
 from ftx.sweep_arms import format_interval, format_score, main_metrics_of
+from ftx.sweep_cost import duration
 
 METHODS = {
     "full": "all parameters were trained",
@@ -73,7 +74,8 @@ def _use(facts: Facts, part: str, others: Sequence[str]) -> str:
     example = (
         f'```python\n{imports}\n\n{loads}\ntokenizer = AutoTokenizer.from_pretrained("{name}")\n'
         'messages = [{"role": "user", "content": "…"}]\n'
-        'prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")\n'
+        "prompt = tokenizer.apply_chat_template(\n"
+        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n)\n'
         "answer = model.generate(**prompt, max_new_tokens=512)\n"
         'print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))\n```'
     )
@@ -107,8 +109,8 @@ def _method(facts: Facts) -> str:
     steps = f"{last['step']:,} steps" if last else "an unknown number of steps"
     epochs = f" ({last['epoch']:.3g} epochs)" if "epoch" in last else ""
     lines = (
-        f"Supervised fine-tuning; {METHODS[run.method.name]}. {steps}{epochs} of "
-        f"{run.schedule.global_batch_size} rows, {run.method.optimizer} at a learning rate of {run.schedule.learning_rate:g}, schedule "
+        f"Supervised fine-tuning; {METHODS[run.method.name]}. {steps}{epochs} of {run.schedule.global_batch_size} "
+        f"rows, {run.method.optimizer} at a learning rate of {run.schedule.learning_rate:g}, schedule "
         f"{run.schedule.name}, {run.hardware.precision}, seed {run.seed}."
     )
     settings = public_settings(run)
@@ -133,7 +135,7 @@ def _hardware(facts: Facts) -> str:
         rows["strategy"] = strategy_of(run)
     if cost is not None:
         rows |= {
-            "training time": f"{60 * cost.hours:,.2f} min" if cost.hours < 1 else f"{cost.hours:,.1f} h",
+            "training time": duration(cost.hours),
             "tokens a second": f"{cost.tokens_per_second:,.0f}",
             "memory": f"{cost.memory_gib:.2f} GiB",
         }

@@ -15,7 +15,6 @@ from ftx.config.stored import run_to_yaml
 from ftx.run_folder import RunFolder
 
 PRIVATE = (
-    "name",
     "run_root",
     "fresh",
     "data.cache",
@@ -28,8 +27,10 @@ PRIVATE = (
 # As the hub, GitHub, OpenAI and others make theirs, and what an address carries before its host.
 TOKEN = re.compile(r"\b(?:hf|api_org|gh[opsu]|github_pat|sk|xox[abp])[_-][A-Za-z0-9_-]{8,}")
 IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+# Behind the question mark of an address may be a signature that lets whoever has it write.
+BEHIND_ADDRESS = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
 # A path from the root or from home on, within a longer text; OWNER/NAME and addresses are none.
-PATH = re.compile(r"(?<![\w./~:-])~?/(?:[^\s,'\"\]}/]+/)*([^\s,'\"\]}/]+)/?")
+PATH = re.compile(r"(?<![\w./~-])~?/(?:[^\s,'\"\]}/]+/)*([^\s,'\"\]}/]+)/?")
 STARS = "***"
 
 
@@ -38,7 +39,7 @@ def redacted(text: str, secrets: Sequence[str] = ()) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, STARS)
-    return IN_ADDRESS.sub("", TOKEN.sub(STARS, text))
+    return IN_ADDRESS.sub("", BEHIND_ADDRESS.sub(r"\1", TOKEN.sub(STARS, text)))
 
 
 def public(value: Any) -> Any:
