@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 MARK = "\n<!-- Written by ftx ({digest}). A card that was changed by hand is left as it is. -->\n"
 MARKED = re.compile(r"\n<!-- Written by ftx \((?P<digest>[0-9a-f]{16})\)\..*-->\n\Z")
 
+# Of peft's form; one that somebody has begun to fill in has fewer gaps.
+BLANK_FORM, TO_FILL_IN, MOSTLY_BLANK = "# Model Card for Model ID", "[More Information Needed]", 30
+
 
 def write_card(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Path:
     """Write README.md beside each part of the run that is there; returns that of ``model/``.
@@ -54,7 +57,9 @@ def signed(text: str) -> str:
 
 
 def written_by_us(text: str) -> bool:
-    """Whether nobody has changed it since."""
+    """Whether nobody has changed it since; the blank form that peft leaves beside an adapter is nobody's work."""
+    if BLANK_FORM in text and text.count(TO_FILL_IN) >= MOSTLY_BLANK:
+        return True
     found = MARKED.search(text)
     return found is not None and _digest(text[: found.start()]) == found["digest"]
 

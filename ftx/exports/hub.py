@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftx import progress
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1 << 20
 PATHS_AT_ONCE = 500
 # What a library looks for at the root of a repository.
 WEIGHTS = re.compile(r"^[^/]*(\.safetensors|\.safetensors\.index\.json|\.bin|adapter_config\.json)$")
@@ -110,7 +108,7 @@ def describe_uploads(uploads: Sequence[Upload], export: ExportConfig) -> str:
     table = to_table(
         [
             Column("file", [one.path for one in uploads], False),
-            Column("size", [in_words(one.file.stat().st_size) for one in uploads]),
+            Column("size", [in_words(one.size) for one in uploads]),
         ]
     )
     kind = "private" if export.private else "public"
@@ -121,7 +119,7 @@ def describe_uploads(uploads: Sequence[Upload], export: ExportConfig) -> str:
 
 
 def _total(uploads: Sequence[Upload]) -> str:
-    return f"{len(uploads)} files, {in_words(sum(one.file.stat().st_size for one in uploads))}"
+    return f"{len(uploads)} files, {in_words(sum(one.size for one in uploads))}"
 
 
 def _ensure_repository(api: "HfApi", export: ExportConfig) -> None:
@@ -153,7 +151,8 @@ def _say_what_else_is_there(api: "HfApi", repository: str, uploads: Sequence[Upl
     others = [name for name in api.list_repo_files(repository) if WEIGHTS.search(name) and name not in ours]
     if others:
         log.warning(
-            "%s also has %s, which this push does not bring; whoever loads it may get them too: delete there what is old",
+            "%s also has %s, which this push does not bring; whoever loads it may get that too: delete there what is "
+            "old",
             repository,
             ", ".join(others[:5]) + (" …" if len(others) > 5 else ""),
         )
@@ -170,22 +169,15 @@ def _not_there_yet(api: "HfApi", repository: str, uploads: Sequence[Upload]) -> 
         there |= {one.path: one for one in found if isinstance(one, RepoFile)}
     for one in uploads:
         known = there.get(one.path)
-        if known is None or known.size != one.file.stat().st_size or not _is_same(one.file, known):
+        if known is None or known.size != one.size or not _is_same(one, known):
             yield one
 
 
-def _is_same(file: Path, known: Any) -> bool:
+def _is_same(one: Upload, known: Any) -> bool:
     """By sha256 what is stored apart, by git's own hash what is in the repository itself."""
     if known.lfs is not None:
-        return _hash(file, hashlib.sha256()) == known.lfs.sha256
-    return _hash(file, hashlib.sha1(f"blob {file.stat().st_size}\0".encode())) == known.blob_id
-
-
-def _hash(file: Path, digest: Any) -> str:
-    with file.open("rb") as opened:
-        while block := opened.read(BLOCK):
-            digest.update(block)
-    return str(digest.hexdigest())
+        return one.hashed(hashlib.sha256()) == str(known.lfs.sha256)
+    return one.hashed(hashlib.sha1(f"blob {one.size}\0".encode())) == str(known.blob_id)
 
 
 def _send_weights(api: "HfApi", repository: str, fresh: Sequence[Upload]) -> "list[CommitOperationAdd]":
@@ -193,13 +185,13 @@ def _send_weights(api: "HfApi", repository: str, fresh: Sequence[Upload]) -> "li
     from huggingface_hub import CommitOperationAdd
 
     operations = []
-    done, total = 0, sum(one.file.stat().st_size for one in fresh)
+    done, total = 0, sum(one.size for one in fresh)
     with progress.Progress(f"upload to {repository}", total, unit="byte") as shown:
         for one in fresh:
-            operation = CommitOperationAdd(one.path, one.file)
+            operation = CommitOperationAdd(one.path, one.file if one.instead is None else one.instead)
             api.preupload_lfs_files(repository, [operation], free_memory=False, num_threads=1)
             operations.append(operation)
-            done += one.file.stat().st_size
+            done += one.size
             shown.show(done, one.path)
     return operations
 

@@ -1,4 +1,4 @@
-"""Uploads to a stand-in for the hub, by processes of their own: what arrives, what is sent again, what is never said."""
+"""Uploads to a stand-in for the hub by processes of their own: what arrives, what is sent again, what is never said."""
 
 import json
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from finished_run import files_of, finished
 from push_hub import SIGNATURE, TOKEN, PushHub, Repository
+from talkative import write_talkative
 
 from ftx import metrics_log
 from ftx.config.export_schema import ExportConfig
@@ -90,7 +91,7 @@ def pushed(hub: PushHub, folder: RunFolder, home: Path, **settings) -> tuple[int
 
 
 def names(folder: RunFolder, *parts: str) -> dict[str, bytes]:
-    return {one.path: one.file.read_bytes() for one in files_to_upload(folder, parts)}
+    return {one.path: one.instead or one.file.read_bytes() for one in files_to_upload(folder, parts)}
 
 
 def test_an_adapter_arrives_in_a_private_repository(hub, trained, tmp_path):
@@ -105,6 +106,24 @@ def test_an_adapter_arrives_in_a_private_repository(hub, trained, tmp_path):
     before = list(hub.received)
     code, said = pushed(hub, folder, tmp_path)
     assert (code, hub.received, repository.commits) == (0, before, 1)
+    assert "are there already, nothing to do" in said
+
+
+def test_no_path_of_this_machine_goes_along(hub, trained, new_place, tmp_path):
+    """Not in the adapter's own description of its base either."""
+    place = new_place()
+    base = write_talkative(tmp_path / "secret-project" / "talkative")
+    model = ("model=hub", f"model.name={base}", "model.template=chatml", "method=lora", "schedule.epochs=1")
+    folder, _ = finished(place, *model)
+    code, said = pushed(hub, folder, tmp_path / "home")
+    assert code == 0, said
+    files = hub.repositories["me/mine"].files
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "talkative"
+    assert "adapter_config.json: the base is a folder of this machine" in said
+    for path, data in files.items():
+        assert b"secret-project" not in data, path
+        assert str(place.path).encode() not in data, path
+    code, said = pushed(hub, folder, tmp_path / "home")
     assert "are there already, nothing to do" in said
 
 
@@ -150,6 +169,7 @@ def test_all_parts_in_one_repository(hub, trained, tmp_path):
     files = set(hub.repositories["me/mine"].files)
     assert {"config.json", "adapter/adapter_config.json", "mine-q8_0.gguf", "README.md"} <= files
     assert {"adapter_config.json", "check.json", "adapter/README.md"} & files == set()
+    assert b"Model Card for Model ID" not in names(folder, "model")["README.md"]
     readme = hub.repositories["me/mine"].files["README.md"].decode()
     assert "This repository also has files for llama.cpp" in readme
     assert "library_name: transformers" in readme
@@ -222,6 +242,7 @@ def test_the_token_is_in_nothing_that_is_written(hub, trained, tmp_path):
         for secret in (TOKEN, "hf_wrong0123456789", "s3cr3t", SIGNATURE):
             assert secret not in text
     assert "the upload broke off" in folder.log.read_text()
+    assert all("***" in said for said in everything[1 : len(faults)])
     assert metrics_log.read(folder.metrics)
 
 
@@ -236,6 +257,23 @@ def test_words_of_a_mistake(trained, monkeypatch):
     with pytest.raises(UserError, match="nobody is logged in to the hub; hf auth login does it"):
         check_can_push(ExportConfig(hub=True, repository="me/mine"))
     check_can_push(ExportConfig(hub=True, repository="me/mine", push="dry"))
+
+
+def test_an_export_that_failed_its_check_stays_here(trained):
+    _, folder = trained
+    entries = {
+        "merge": {"state": "failed", "made": "exports/merged"},
+        "gguf-q8_0": {"state": "failed", "made": "exports/gguf/mine-q8_0.gguf"},
+    }
+    (folder.path / "exports.json").write_text(json.dumps(entries))
+    try:
+        with pytest.raises(UserError, match=r"export\.upload=\[merged\]: exports/merged failed its check"):
+            files_to_upload(folder, ["merged"])
+        with pytest.raises(UserError, match=r"export\.upload=\[gguf\]: exports/gguf/mine-q8_0\.gguf failed its check"):
+            files_to_upload(folder, ["gguf", "model"])
+        assert files_to_upload(folder, ["model"])
+    finally:
+        (folder.path / "exports.json").unlink()
 
 
 def test_a_part_that_is_not_there(trained, tmp_path):
