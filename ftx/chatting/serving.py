@@ -23,6 +23,8 @@ def open_port(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((LOOPBACK, port))
+        # Whoever asks before the server is up waits for it.
+        listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
         raise UserError(f"--port {port}: cannot listen there ({error}); --port 0 takes one that is free") from error

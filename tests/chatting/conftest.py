@@ -20,7 +20,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def full(base, tmp_path_factory) -> RunFolder:
-    return trained(base, tmp_path_factory.mktemp("full"))
+    return trained(base, tmp_path_factory.mktemp("full"), "schedule.learning_rate=2e-3")
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def talk(monkeypatch, capsys):
     """``python -m ftx.chat`` with these lines through a pipe, in this process: code, stdout, stderr."""
 
     def ask(who: object, *lines: str, flags: tuple[str, ...] = ()) -> tuple[int, str, str]:
+        capsys.readouterr()
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         code = chat.main([str(who), "--max-tokens", "12", "--device", "cpu", *flags])
         out, err = capsys.readouterr()
