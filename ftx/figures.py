@@ -114,10 +114,18 @@ def save(figure: Figure, path_without_suffix: Path) -> tuple[Path, Path]:
     from matplotlib import style
 
     png, svg = (path_without_suffix.with_name(path_without_suffix.name + suffix) for suffix in (".png", ".svg"))
+    save_png(figure, png)
     with style.context(["default", STYLE]):
-        figure.savefig(png, dpi=DOTS_PER_INCH, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return png, svg
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Where no SVG is wanted, as on the hub, which shows none."""
+    from matplotlib import style
+
+    with style.context(["default", STYLE]):
+        figure.savefig(path, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
 
 
 def _write_counts(axes: Axes, cells: np.ndarray, shares: np.ndarray, *, size: float) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import Cache, GenerationConfig, LogitsProcessor, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from ftx.attention import unpacked_attention
 from ftx.counter_random import random_bits
@@ -35,11 +36,13 @@ def generate(
     pad_id: int,
     draws: Sequence[Draw] | None = None,
     on_batch: Callable[[list[int], list[list[int]]], None] | None = None,
+    streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
     """The new tokens for each prompt, in the order of the prompts, without the stop token and what follows it.
 
     Prompts of similar length share a batch and are padded on the left. ``draws``: one for each prompt, all or none at
-    temperature 0. ``on_batch`` hears which prompts were answered, and how.
+    temperature 0. ``on_batch`` hears which prompts were answered, and how; ``streamer``, where there is one prompt, the
+    prompt and then each token as it comes.
     """
     answers: list[list[int]] = [[] for _ in prompts]
     if not prompts:
@@ -58,6 +61,7 @@ def generate(
                 generation_config=settings,
                 logits_processor=drawing,
                 past_key_values=beginning.repeated(len(chosen)),
+                streamer=streamer,
             )
             for at, answer in zip(chosen, generated[:, tokens.shape[1] :].tolist(), strict=True):
                 answers[at] = _until_stop(answer, stop_ids)

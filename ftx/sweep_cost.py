@@ -81,9 +81,16 @@ def as_columns(cost: TrainingCost | None) -> dict[str, float | None]:
     }
 
 
+def duration(hours: float) -> str:
+    """``12.0 s``, ``3.4 min``, ``5.6 h``."""
+    if hours < 1 / 40:
+        return f"{3600 * hours:.1f} s"
+    return f"{60 * hours:.1f} min" if hours < 1.5 else f"{hours:.1f} h"
+
+
 def _training_columns(costs: Sequence[ArmCost]) -> list[Column]:
     shown: dict[str, Callable[[TrainingCost], str]] = {
-        "training": lambda cost: _duration(cost.hours),
+        "training": lambda cost: duration(cost.hours),
         "GPU-hours": lambda cost: _or_nothing(cost.gpu_hours, "{:.3g}"),
         "tokens/s": lambda cost: f"{cost.tokens_per_second:,.0f}",
         "MFU": lambda cost: _or_nothing(cost.mfu, "{:.1%}"),
@@ -93,12 +100,6 @@ def _training_columns(costs: Sequence[ArmCost]) -> list[Column]:
         Column(title, [NOTHING if one.training is None else show(one.training) for one in costs])
         for title, show in shown.items()
     ]
-
-
-def _duration(hours: float) -> str:
-    if hours < 1 / 40:
-        return f"{3600 * hours:.1f} s"
-    return f"{60 * hours:.1f} min" if hours < 1.5 else f"{hours:.1f} h"
 
 
 def _or_nothing(value: float | None, form: str) -> str:

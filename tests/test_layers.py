@@ -91,7 +91,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.partitions",
         "ftx.strategies",
     ),
-    ("ftx.generation", "ftx.engines", "ftx.agent", "ftx.scoring", "ftx.tasks"),
+    ("ftx.generation", "ftx.engines", "ftx.agent", "ftx.scoring", "ftx.tasks", "ftx.exports", "ftx.chatting"),
     (
         "ftx.job",
         "ftx.allocation",
@@ -108,6 +108,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.server",
         "ftx.train",
         "ftx.evaluate",
+        "ftx.chat",
         "ftx.verb",
         "ftx.preflight",
         "ftx.data.__main__",

@@ -12,6 +12,7 @@ from ftx.config.expected_checks import check_expected
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
+from ftx.config.publish_checks import PUBLISH_READ_WHEN, check_publish
 from ftx.config.schema import RunConfig
 from ftx.config.tracking_checks import TRACKING_READ_WHEN, check_tracking
 from ftx.config.training_checks import check_best, check_compile, check_method, check_profile, check_schedule
@@ -73,6 +74,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     **DATA_AGENT_READ_WHEN,
     **LAUNCHER_READ_WHEN,
     **TRACKING_READ_WHEN,
+    **PUBLISH_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
 NAME = re.compile(r"[^\W_][\w.+=-]{0,199}")
@@ -104,6 +106,7 @@ def check_run(run: RunConfig) -> None:
         check_tracking,
         check_expected,
         check_launcher,
+        check_publish,
     ):
         check(run)
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from ftx.config.schema_keys import key
 
+# What export.upload may name: as trained, merged, files for llama.cpp.
+UPLOADS = ("model", "merged", "gguf")
 QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q4_k_m", "q5_k_m", "q6_k")
 
 
