@@ -34,9 +34,7 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     """
     register()
     if run.model.weights == "random":
-        torch.manual_seed(run.seed)
-        model = _random_model(run.model.architecture, tokenizer)
-        torch.nn.Module.to(model, starting_type(run))
+        model = random_model(run, tokenizer)
         if run.method.name == "qlora":
             model = quantised(model, run)
     else:
@@ -52,6 +50,14 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     return model
 
 
+def random_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """The starting weights of ``model=tiny`` as they are before any method: the same seed gives the same ones."""
+    torch.manual_seed(run.seed)
+    model = _random_model(run.model.architecture, tokenizer)
+    torch.nn.Module.to(model, starting_type(run))
+    return model
+
+
 def load_base(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """What a run without training scores: the starting weights, with ``model.adapter`` on them where one is named."""
     model = load_model(run, tokenizer)
@@ -64,11 +70,17 @@ def without_weights(run: RunConfig) -> PreTrainedModel:
     Raises UserError as ``load_model`` and ``trainable`` would.
     """
     with torch.device("meta"):
-        model = _random_model(run.model.architecture) if run.model.weights == "random" else _shapes_of(run)
-        torch.nn.Module.to(model, starting_type(run))
+        model = shapes_of_base(run)
         if run.method.name != "full":
             model.requires_grad_(False)
             model = add_adapter(model, run)
+    return model
+
+
+def shapes_of_base(run: RunConfig) -> PreTrainedModel:
+    """The starting model without a number in it; to be called within ``torch.device("meta")``."""
+    model = _random_model(run.model.architecture) if run.model.weights == "random" else _shapes_of(run)
+    torch.nn.Module.to(model, starting_type(run))
     return model
 
 

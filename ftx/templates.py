@@ -94,12 +94,13 @@ def choose_template(wanted: str, tokenizer: "PreTrainedTokenizerBase") -> Templa
 
 def _rendered(text: str, special_tokens: Mapping[str, Any]) -> list[str | None]:
     """Each probe as a template renders it, None where it refuses."""
-    return [_rendered_probe(text, messages, tools, special_tokens) for messages, tools in PROBES]
+    return [rendered_probe(text, messages, tools, special_tokens) for messages, tools in PROBES]
 
 
-def _rendered_probe(
+def rendered_probe(
     text: str, messages: list[Any], tools: list[Any] | None, special_tokens: Mapping[str, Any]
 ) -> str | None:
+    """By transformers' own engine; None where the template refuses."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
