@@ -87,6 +87,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.strategies",
     ),
     ("ftx.generation", "ftx.engines", "ftx.agent", "ftx.scoring", "ftx.tasks"),
+    ("ftx.exports",),
     (
         "ftx.job",
         "ftx.allocation",
@@ -103,6 +104,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.server",
         "ftx.train",
         "ftx.evaluate",
+        "ftx.export",
         "ftx.verb",
         "ftx.preflight",
         "ftx.data.__main__",

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 from ftx.config.export_schema import QUANTIZATIONS, ExportConfig
 from ftx.config.keys import did_you_mean
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
+# The steps that are a switch each, and so a choice of the group.
+SWITCHES = ("merge", "gguf", "card", "hub")
 UPLOADS = ("model", "merged", "gguf")
 OWNER_AND_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -49,16 +50,6 @@ def check_export(run: RunConfig) -> None:
         )
     _check_quantization(export)
     _check_hub(export)
-
-
-def with_steps(run: RunConfig, steps: list[str]) -> RunConfig:
-    """The run with exactly these switches of ``export`` on."""
-    switches = {name: name in steps for name in SWITCHES}
-    return replace(run, export=replace(run.export, **switches))
-
-
-# The steps that are a switch each, and so a choice of the group.
-SWITCHES = ("merge", "gguf", "card", "hub")
 
 
 def _check_quantization(export: ExportConfig) -> None:

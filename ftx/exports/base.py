@@ -41,6 +41,7 @@ def open_base(folder: RunFolder, run: RunConfig) -> Base:
     if run.model.weights == "random":
         model = random_model(run, AutoTokenizer.from_pretrained(folder.model))  # type: ignore[arg-type]
         weights = {name: one.detach() for name, one in model.named_parameters()}
+        model.config.architectures = [type(model).__name__]
         base = Base(tensors_of(weights), model.config, model.generation_config)
     else:
         base = _stored(run)

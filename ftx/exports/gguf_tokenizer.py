@@ -7,6 +7,7 @@ from typing import Any
 import gguf
 from transformers import PreTrainedTokenizerFast
 
+from ftx.data.tokenize import end_of_answer
 from ftx.errors import UserError
 from ftx.templates import PROBES, rendered_probe
 
@@ -132,6 +133,9 @@ def _write_special(writer: "gguf.GGUFWriter", tokenizer: PreTrainedTokenizerFast
     ):
         if isinstance(token, int):
             add(token)
+    for token in end_of_answer(tokenizer):
+        if token != tokenizer.eos_token_id:
+            writer.add_eot_token_id(token)
     writer.add_add_bos_token(begins_with_bos(tokenizer))
     writer.add_add_eos_token(False)
     template = tokenizer.chat_template

@@ -3,12 +3,14 @@
 import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers import AutoTokenizer
 
 from ftx.config.schema import RunConfig
+from ftx.data.tokenize import end_of_answer
 from ftx.errors import UserError
 from ftx.exports.adapter import Adapter, read_adapter
 from ftx.exports.base import Base, open_base
@@ -21,26 +23,37 @@ from ftx.run_folder import RunFolder
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
 
 
-def merge_into(target: Path, folder: RunFolder, run: RunConfig) -> None:
-    """Write the run's merged model, with its tokenizer and template, into ``target``, which must not exist yet.
+@dataclass(frozen=True)
+class MergePlan:
+    """All that the merged model will hold; ``bytes`` of its weights. Nothing is computed yet."""
 
-    Weights are added in 32 bits and kept in the type that the run starts from. Of method=qlora the base is what NF4
-    left of it, for that is what the adapter was trained on.
+    folder: RunFolder
+    base: Base
+    tensors: list[Tensor]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.tensors)
+
+
+def plan_merge(folder: RunFolder, run: RunConfig) -> MergePlan:
+    """Weights are added in 32 bits and kept in the type that the run starts from.
+
+    Of method=qlora the base is what NF4 left of it, for that is what the adapter was trained on. Raises UserError.
     """
-    base, adapter = open_base(folder, run), read_adapter(folder.model)
-    tensors = merged_tensors(base, adapter, starting_type(run))
+    base, adapter, dtype = open_base(folder, run), read_adapter(folder.model), starting_type(run)
+    return MergePlan(folder, base, merged_tensors(base, adapter, dtype), dtype)
+
+
+def write_merged(plan: MergePlan, target: Path) -> None:
+    """The model, its tokenizer and template in Hugging Face layout; ``target`` must not exist yet."""
     target.mkdir(parents=True)
-    write_tensors(target, tensors)
-    _write_configuration(target, base, tensors, starting_type(run))
-    for file in folder.model.iterdir():
+    write_tensors(target, plan.tensors)
+    for file in plan.folder.model.iterdir():
         if file.is_file() and file.name not in ADAPTER_FILES:
             shutil.copy(file, target / file.name)
-
-
-def size_of_merged(folder: RunFolder, run: RunConfig) -> int:
-    """Bytes of its weights."""
-    base, adapter = open_base(folder, run), read_adapter(folder.model)
-    return sum(one.bytes for one in merged_tensors(base, adapter, starting_type(run)))
+    _write_configuration(target, plan)
 
 
 def merged_tensors(base: Base, adapter: Adapter, dtype: torch.dtype) -> list[Tensor]:
@@ -71,9 +84,20 @@ def _merging(one: Tensor, adapter: Adapter, dtype: torch.dtype) -> Callable[[], 
     return read
 
 
-def _write_configuration(target: Path, base: Base, tensors: list[Tensor], dtype: torch.dtype) -> None:
-    config = copy.deepcopy(base.config)
-    config.dtype = dtype
-    config.tie_word_embeddings = config.tie_word_embeddings and "lm_head.weight" not in {one.name for one in tensors}
+def _write_configuration(target: Path, plan: MergePlan) -> None:
+    """Generation stops where the base did, and where the template ends an answer."""
+    config, generation = copy.deepcopy(plan.base.config), copy.deepcopy(plan.base.generation)
+    config.dtype = plan.dtype
+    has_head = "lm_head.weight" in {one.name for one in plan.tensors}
+    config.tie_word_embeddings = config.tie_word_embeddings and not has_head
     config.save_pretrained(target)
-    base.generation.save_pretrained(target)
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    ends = {*_as_list(generation.eos_token_id), *end_of_answer(tokenizer)}
+    generation.eos_token_id = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
+    if generation.pad_token_id is None:
+        generation.pad_token_id = tokenizer.pad_token_id
+    generation.save_pretrained(target)
+
+
+def _as_list(token: int | list[int] | None) -> list[int]:
+    return [token] if isinstance(token, int) else list(token or [])
