@@ -53,9 +53,7 @@ def quantised_weights(model: PreTrainedModel) -> set[str]:
     from transformers.quantizers.base import HfQuantizer
 
     kept = HfQuantizer.get_modules_to_not_convert(model)
-    return {
-        f"{name}.weight" for name, module in model.named_modules() if _is_linear(module) and name not in kept
-    }
+    return {f"{name}.weight" for name, module in model.named_modules() if _is_linear(module) and name not in kept}
 
 
 def as_quantised(weights: torch.Tensor) -> torch.Tensor:

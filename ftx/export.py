@@ -14,6 +14,7 @@ from ftx.config.schema import RunConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, ExportFailed, UserError
 from ftx.lock import Held, lock
+from ftx.preflight import check_exports
 from ftx.run_folder import RunFolder, find_run, remove_leftovers
 from ftx.verb import verb
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     steps = [word for word in given.words if "=" not in word]
     run = export_for(folder.read_run(), steps, [word for word in given.words if "=" in word])
     names = _to_make(folder, run, steps)
+    check_exports(run)
     if not folder.model.is_dir():
         raise UserError(f"{folder.name}: has no model/ to export; the command that trained it goes on with it")
     try:

@@ -28,8 +28,11 @@ from ftx.writing import of_this_attempt, publish_folder, put_away, write_json, w
 STATES = ("pending", "running", "interrupted", "failed", "finished")
 # Which rank failed first: see rank_failure.
 FIRST_FAILURE = ".first-failure"
-# What of an export is not complete.
-EXPORTS = ("exports/.*", "exports/gguf/.*")
+# What is not complete, or only of use to the start that made it.
+LEFTOVERS = (
+    *(".model.*", ".first-failure-*", ".allocation-*", ".code-*", "checkpoints/.*", "weights/.*"),
+    *("exports/.*", "exports/gguf/.*"),
+)
 # Why a run is pending whose training is over.
 TRAINED = "trained; to be scored"
 _STATUS_LOCK = threading.Lock()
@@ -324,7 +327,7 @@ def move_aside(folder: RunFolder) -> Path | None:
 
 def remove_leftovers(folder: RunFolder) -> None:
     """What a killed writer left behind, and what one who lost the run is still at; only for who has taken the lock."""
-    for pattern in (".model.*", ".first-failure-*", ".allocation-*", ".code-*", "checkpoints/.*", "weights/.*", *EXPORTS):
+    for pattern in LEFTOVERS:
         for leftover in folder.path.glob(pattern):
             if leftover.is_dir():
                 put_away(leftover)

@@ -85,7 +85,11 @@ def evaluation_for(run: RunConfig, words: Sequence[str]) -> EvaluationConfig:
     """
     from ftx.config.arms import expand
 
-    kept = [] if any(word.startswith("evaluation=") for word in words) else _said("evaluation", run.evaluation, EvaluationConfig())
+    kept = (
+        []
+        if any(word.startswith("evaluation=") for word in words)
+        else _said("evaluation", run.evaluation, EvaluationConfig())
+    )
     tasks = f"data.tasks=[{','.join(run.data.tasks)}]"
     (arm,) = expand([tasks, *kept, *words], multirun=False, config_dir=None).arms
     found = arm.run.evaluation

@@ -123,9 +123,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int
 def end_of_answer(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The same of a tokenizer that brings its template; without the end of turn where that is no token."""
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    return sorted(
-        token for token in _closing(tokenizer, template)[1] | {tokenizer.eos_token_id} if token is not None
-    )
+    return sorted(token for token in _closing(tokenizer, template)[1] | {tokenizer.eos_token_id} if token is not None)
 
 
 def _closing(tokenizer: PreTrainedTokenizerFast, template: str) -> tuple[list[str], set[int]]:

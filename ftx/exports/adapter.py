@@ -71,9 +71,7 @@ def read_adapter(folder: Path) -> Adapter:
         raise UserError(f"{folder}: cannot be merged: {', '.join(strange) or 'it is no LoRA adapter without biases'}")
     rank = settings["r"]
     scaling = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-    saved = {
-        name.removeprefix(PREFIX): one for name, one in load_file(folder / "adapter_model.safetensors").items()
-    }
+    saved = {name.removeprefix(PREFIX): one for name, one in load_file(folder / "adapter_model.safetensors").items()}
     updates = {
         **_updates(saved, LINEAR_DOWN, LINEAR_UP, is_embedding=False),
         **_updates(saved, EMBEDDING_DOWN, EMBEDDING_UP, is_embedding=True),

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ftx.data.conversation import Conversation
 from ftx.data.prepare import Prepared, prepare
+from ftx.data.render import before_the_answer
 from ftx.data.tokenize import end_of_answer, tokenize, tokenize_prompts
 from ftx.errors import ExitCode, UserError
 from ftx.exports.comparison import Findings, Sample, compare_logits
@@ -47,6 +48,7 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
     answers = [trained.answer(one, most=ANSWER, stop=stop) for one in prompts]
     texts = [trained.render(one, question=False) for one in conversations]
     asked = [trained.render(one, question=True) for one in conversations]
+    chats = {one.id: (one, trained.chat(one)) for one in map(before_the_answer, filter(is_plain, conversations))}
     ids, changed = _tokens(trained, prepared.tokenizer, [*TEXTS, *texts], is_gguf=export.startswith("gguf"))
     del trained
     gc.collect()
@@ -55,11 +57,14 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
     decode: Callable[[Sequence[int]], str] = prepared.tokenizer.decode  # type: ignore[assignment]
     return Findings(
         difference=compare_logits(expected, [exported.logits(one) for one in tokens], of_base),
-        rendered=2 * len(conversations),
+        rendered=2 * len(conversations) + (len(chats) if export.startswith("gguf") else 0),
         renderings=[
-            one.id
-            for one, text, question in zip(conversations, texts, asked, strict=True)
-            if (exported.render(one, question=False), exported.render(one, question=True)) != (text, question)
+            *(
+                one.id
+                for one, text, question in zip(conversations, texts, asked, strict=True)
+                if (exported.render(one, question=False), exported.render(one, question=True)) != (text, question)
+            ),
+            *(f"{one.id} (in its own chat)" for one, text in chats.values() if exported.chat(one) not in (None, text)),
         ][:NAMED],
         tokenized=len(ids),
         normalized=changed,
@@ -75,6 +80,14 @@ def _conversations(prepared: Prepared) -> list[Conversation]:
     """Held-out ones, or where none are, those trained on."""
     source: Any = prepared.held_out if len(prepared.held_out) else prepared.train_conversations
     return [source[at] for at in range(min(RENDERED, len(source)))]
+
+
+def is_plain(conversation: Conversation) -> bool:
+    """Whether it is of texts alone: llama.cpp's server brings calls of tools into a form of its own."""
+    return not conversation.tools and all(
+        set(message) <= {"role", "content"} and isinstance(message.get("content"), str)
+        for message in conversation.messages
+    )
 
 
 def _tokens(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -20,7 +21,7 @@ from ftx.heartbeat import beat
 Type = GGMLQuantizationType
 # Of version 2 are all blocks that are written here.
 QUANTIZATION_VERSION = 2
-NUMPY = {Type.F32: np.dtype(np.float32), Type.F16: np.dtype(np.float16)}
+NUMPY: dict[GGMLQuantizationType, np.dtype[Any]] = {Type.F32: np.dtype(np.float32), Type.F16: np.dtype(np.float16)}
 # Numbers of a matrix that are quantised at once.
 AT_ONCE = 1 << 24
 

@@ -79,7 +79,9 @@ def _write_pieces(writer: "gguf.GGUFWriter", described: dict[str, Any], tokens: 
     A merge that comes earlier therefore gets a higher one; raises UserError where words are cut in another way.
     """
     if described["pre_tokenizer"] is not None or not _begins_with_border(described["normalizer"]):
-        raise UserError("export=gguf: llama.cpp cuts no text as this model's tokenizer does (normalizer, pre_tokenizer)")
+        raise UserError(
+            "export=gguf: llama.cpp cuts no text as this model's tokenizer does (normalizer, pre_tokenizer)"
+        )
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(described["model"]["merges"]):
         ranks.setdefault("".join(_parts(merge)), rank)
@@ -102,7 +104,7 @@ def _tokens(
     tokenizer: PreTrainedTokenizerFast, described: dict[str, Any], size: int
 ) -> tuple[list[str], list[gguf.TokenType]]:
     by_id = {place: token for token, place in tokenizer.get_vocab().items()}
-    if len(by_id) and max(by_id) >= size:
+    if by_id and max(by_id) >= size:
         raise UserError(f"export=gguf: the tokenizer has {max(by_id) + 1:,} tokens, the model embeds {size:,}")
     added = {one["id"]: one for one in described["added_tokens"]}
     unknown = tokenizer.unk_token_id if described["model"].get("byte_fallback") else None
@@ -166,4 +168,3 @@ def _parts(merge: str | list[str]) -> list[str]:
 
 def _as_line(merge: str | list[str]) -> str:
     return " ".join(_parts(merge))
-

@@ -64,9 +64,7 @@ class LlamaCpp:
         """Control tokens that are spelled out are taken as such."""
         raw = text.encode()
         found = (ctypes.c_int32 * (len(raw) + 16))()
-        count = self._library.llama_tokenize(
-            self._vocabulary, raw, len(raw), found, len(found), add_special, True
-        )
+        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), found, len(found), add_special, True)
         if count < 0:
             raise RuntimeError(f"llama.cpp wants room for {-count} tokens of {len(raw)} bytes")
         return list(found[:count])
@@ -149,11 +147,9 @@ def _hear(level: int, text: bytes, _: object) -> None:
 
 @cache
 def library() -> Any:
-    """Raises UserError where it is not installed, or is one whose structures are not those known here."""
-    try:
-        import xllamacpp
-    except ImportError as error:
-        raise UserError("export=gguf: needs llama.cpp and its format: pip install 'ftx[gguf]'") from error
+    """Raises UserError for a version whose structures are not those known here."""
+    import xllamacpp
+
     found = next(Path(xllamacpp.__file__).parent.glob("xllamacpp.abi3.*"), None)
     try:
         loaded: Any = ctypes.CDLL(str(found))

@@ -28,7 +28,7 @@ TEXTS: tuple[str, ...] = (
     "<s>text</s>",
     "<think>\nhm\n</think>\n\nyes",
     "https://example.org/a?b=c&d=%20e#f",
-    "{\"name\": \"f\", \"arguments\": {\"x\": [1, 2, 3]}}",
+    '{"name": "f", "arguments": {"x": [1, 2, 3]}}',
     "snake_case camelCase SCREAMING_CASE kebab-case",
     "...!!!???---___***",
     "",

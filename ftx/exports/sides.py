@@ -17,6 +17,7 @@ from ftx.data.prepare import Prepared
 from ftx.data.render import render, render_question, with_reasoning_by_its_name
 from ftx.errors import UserError
 from ftx.exports.llama_cpp import LlamaCpp
+from ftx.exports.llama_server import LlamaChat
 from ftx.generation import generate
 from ftx.models import load_trained
 from ftx.run_folder import RunFolder
@@ -32,6 +33,9 @@ class Side(Protocol):
     def tokenize(self, text: str) -> list[int]: ...
 
     def render(self, conversation: Conversation, *, question: bool) -> str: ...
+
+    def chat(self, conversation: Conversation) -> str | None:
+        """As the program that the export is for renders it before an answer; None where transformers is that."""
 
 
 class Trained:
@@ -62,6 +66,11 @@ class Trained:
         special = self._prepared.tokenizer.special_tokens_map
         return (render_question if question else render)(conversation, template, special).text
 
+    def chat(self, conversation: Conversation) -> str | None:
+        """Without the begin token."""
+        bos = self._prepared.tokenizer.bos_token
+        return self.render(conversation, question=True).removeprefix(bos if isinstance(bos, str) else "")
+
 
 class Merged:
     """A folder in Hugging Face layout, by transformers alone, as whoever downloads it would."""
@@ -89,11 +98,15 @@ class Merged:
         )
         return rendered
 
+    def chat(self, _: Conversation) -> None:
+        return None
+
 
 class Gguf:
-    """A file, by llama.cpp; its chat template by Jinja, from what the file says."""
+    """A file, by llama.cpp; its chat template by Jinja from what the file says, and by llama.cpp's own engine."""
 
     def __init__(self, file: Path, *, context: int) -> None:
+        self._chat = LlamaChat(file)
         self._model = LlamaCpp(file, context=context, threads=torch.get_num_threads())
         self._template, self._special = _template_in(file)
 
@@ -116,8 +129,11 @@ class Gguf:
         )[0][0]
         return rendered
 
+    def chat(self, conversation: Conversation) -> str:
+        return self._chat.render(list(map(with_reasoning_by_its_name, conversation.messages)))
 
-def _template_in(file: Path) -> tuple[str, dict[str, str]]:
+
+def _template_in(file: Path) -> tuple[str, dict[str, Any]]:
     """The chat template, and the texts of begin and end token."""
     from gguf import GGUFReader
 
@@ -125,7 +141,7 @@ def _template_in(file: Path) -> tuple[str, dict[str, str]]:
     template, tokens = reader.get_field("tokenizer.chat_template"), reader.get_field("tokenizer.ggml.tokens")
     if template is None or tokens is None:
         raise UserError(f"{file}: has no chat template")
-    special = {}
+    special: dict[str, Any] = {}
     for name in ("bos", "eos"):
         field = reader.get_field(f"tokenizer.ggml.{name}_token_id")
         if field is not None:

@@ -86,27 +86,27 @@ def write_tensors(folder: Path, tensors: Iterable[Tensor], shard_bytes: int = SH
 
     safetensors' own ``save_file`` takes a whole shard, and needs it twice in memory.
     """
-    shards = _shards(list(tensors), shard_bytes)
-    names = [SINGLE] if len(shards) == 1 else [f"model-{at:05}-of-{len(shards):05}.safetensors" for at in _from_1(shards)]
+    shards = _shards(tensors, shard_bytes)
+    count = len(shards)
+    names = [SINGLE] if count == 1 else [f"model-{at:05}-of-{count:05}.safetensors" for at in range(1, count + 1)]
     for name, shard in zip(names, shards, strict=True):
         _write_shard(folder / name, shard)
-    if len(shards) > 1:
+    if count > 1:
         places = {one.name: name for name, shard in zip(names, shards, strict=True) for one in shard}
         total = sum(one.bytes for shard in shards for one in shard)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _from_1(shards: list[list[Tensor]]) -> range:
-    return range(1, len(shards) + 1)
-
-
-def _shards(tensors: list[Tensor], most: int) -> list[list[Tensor]]:
+def _shards(tensors: Iterable[Tensor], most: int) -> list[list[Tensor]]:
     shards: list[list[Tensor]] = [[]]
+    filled = 0
     for one in tensors:
-        if shards[-1] and sum(other.bytes for other in shards[-1]) + one.bytes > most:
+        if shards[-1] and filled + one.bytes > most:
             shards.append([])
+            filled = 0
         shards[-1].append(one)
+        filled += one.bytes
     return shards
 
 
