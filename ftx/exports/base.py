@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from ftx.adapters import as_quantised, quantised_weights
 from ftx.config.schema import RunConfig
@@ -39,13 +39,19 @@ def open_base(folder: RunFolder, run: RunConfig) -> Base:
             "fits that one only"
         )
     if run.model.weights == "random":
-        model = random_model(run, AutoTokenizer.from_pretrained(folder.model))  # type: ignore[arg-type]
+        model = random_model(run, saved_tokenizer(folder.model))
         weights = {name: one.detach() for name, one in model.named_parameters()}
         model.config.architectures = [type(model).__name__]
         base = Base(tensors_of(weights), model.config, model.generation_config)
     else:
         base = _stored(run)
     return replace(base, tensors=_as_trained(base.tensors, run))
+
+
+def saved_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """What tokenizer.json says. ``AutoTokenizer`` would build a family's usual one where a config.json names it."""
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
 
 
 def _stored(run: RunConfig) -> Base:

@@ -50,10 +50,13 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
     asked = [trained.render(one, question=True) for one in conversations]
     chats = {one.id: (one, trained.chat(one)) for one in map(before_the_answer, filter(is_plain, conversations))}
     ids, changed = _tokens(trained, prepared.tokenizer, [*TEXTS, *texts], is_gguf=export.startswith("gguf"))
+    known = trained.controls()
     del trained
     gc.collect()
     exported: Side = Gguf(made, context=LONGEST + ANSWER) if export.startswith("gguf") else Merged(made)
     theirs = [exported.answer(one, most=ANSWER, stop=stop) for one in prompts]
+    taken = [str(prepared.tokenizer.convert_ids_to_tokens(one)) for one in sorted(exported.controls() - known)]
+    ids = {text: one for text, one in ids.items() if not any(token in text for token in taken)}
     decode: Callable[[Sequence[int]], str] = prepared.tokenizer.decode  # type: ignore[assignment]
     return Findings(
         difference=compare_logits(expected, [exported.logits(one) for one in tokens], of_base),
@@ -67,6 +70,7 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
             *(f"{one.id} (in its own chat)" for one, text in chats.values() if exported.chat(one) not in (None, text)),
         ][:NAMED],
         tokenized=len(ids),
+        taken_for_control=taken,
         normalized=changed,
         tokenizations=[repr(text[:60]) for text, known in ids.items() if exported.tokenize(text) != known][:NAMED],
         samples=[

@@ -39,10 +39,10 @@ GGUF = {
     "f32": Bound(1e-4, 1e-6),
     "f16": Bound(5e-3, 1e-3),
     "bf16": Bound(3e-2, 1e-2),
-    "q8_0": Bound(5e-2, 2e-2),
-    "q6_k": Bound(1e-1, 5e-2),
-    "q5_k_m": Bound(2e-1, 1e-1),
-    "q4_k_m": Bound(3e-1, 2e-1),
+    "q8_0": Bound(1e-1, 2e-2),
+    "q6_k": Bound(2e-1, 5e-2),
+    "q5_k_m": Bound(3e-1, 1e-1),
+    "q4_k_m": Bound(4e-1, 2e-1),
 }
 # Of what training has changed, what merging may lose of it to rounding.
 LOST_AT_MOST = 0.5
@@ -70,6 +70,9 @@ class Findings:
     tokenized: int
     normalized: int
     """Texts that the tokenizer's normalizer changes, compared as it leaves them: llama.cpp has no normalizers."""
+    taken_for_control: list[str]
+    """Ordinary tokens that llama.cpp takes for control tokens by their looks, as ``</s>``; texts with one are left
+    out."""
     tokenizations: list[str]
     samples: list[Sample]
 
@@ -129,11 +132,13 @@ def describe(found: Findings, bound: Bound) -> str:
     difference = found.difference
     effect = "" if difference.effect is None else f" (training moved them by {difference.effect:.2g})"
     normalized = f", {found.normalized:,} of them as its normalizer leaves them" if found.normalized else ""
+    taken = found.taken_for_control
+    apart = f", those with {' '.join(taken)} apart, which llama.cpp takes for control tokens," if taken else ""
     return (
         f"logits off by {difference.relative:.2g} of their size{effect}, at most {bound.relative:g}; "
         f"KL {difference.kl:.2g} nats a token, at most {bound.kl:g}; same choice after "
         f"{difference.same_choice:.1%} of {difference.positions:,} tokens; {found.rendered:,} renderings and "
-        f"the tokens of {found.tokenized:,} texts{normalized} compared"
+        f"the tokens of {found.tokenized:,} texts{normalized}{apart} compared"
     )
 
 

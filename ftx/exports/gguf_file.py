@@ -9,8 +9,9 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig
 
+from ftx.exports.base import saved_tokenizer
 from ftx.exports.gguf_layout import Named, architecture, named_weights, write_settings
 from ftx.exports.gguf_tokenizer import write_tokenizer
 from ftx.exports.gguf_types import HEAD, KINDS, fitting_type, wanted_type
@@ -87,14 +88,13 @@ def plan_gguf(source: Path, kind: str) -> GgufPlan:
 def write_gguf(plan: GgufPlan, file: Path, name: str) -> None:
     """``name``: what llama.cpp calls the model. No more than one weight is in memory."""
     config = AutoConfig.from_pretrained(plan.source)
-    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(plan.source)  # type: ignore[assignment]
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[architecture(config)])
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_file_type(KINDS[plan.kind].file_type)
     writer.add_quantization_version(QUANTIZATION_VERSION)
     write_settings(writer, config)
-    write_tokenizer(writer, tokenizer, config.vocab_size)
+    write_tokenizer(writer, saved_tokenizer(plan.source), config.vocab_size)
     for one in plan.weights:
         numpy_type = NUMPY.get(one.type)
         shape = one.weight.shape if numpy_type else one.bytes_shape

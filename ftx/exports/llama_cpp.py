@@ -73,6 +73,11 @@ class LlamaCpp:
         """Whether llama.cpp stops generating at it."""
         return bool(self._library.llama_vocab_is_eog(self._vocabulary, token))
 
+    def controls(self) -> set[int]:
+        """What llama.cpp takes for control tokens: those of the file, and others by how they look."""
+        size = range(self.vocabulary_size)
+        return {token for token in size if self._library.llama_vocab_is_control(self._vocabulary, token)}
+
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Of what follows each token: ``[tokens, vocabulary]`` in 32 bits."""
         self._forget()
@@ -189,6 +194,7 @@ def _declare(loaded: Any) -> None:
         "llama_model_get_vocab": (pointer, (pointer,)),
         "llama_vocab_n_tokens": (integer, (pointer,)),
         "llama_vocab_is_eog": (ctypes.c_bool, (pointer, integer)),
+        "llama_vocab_is_control": (ctypes.c_bool, (pointer, integer)),
         "llama_tokenize": (
             integer,
             (pointer, ctypes.c_char_p, integer, pointer, integer, ctypes.c_bool, ctypes.c_bool),

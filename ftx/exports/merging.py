@@ -5,16 +5,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from ftx.config.schema import RunConfig
 from ftx.data.tokenize import end_of_answer
 from ftx.errors import UserError
 from ftx.exports.adapter import Adapter, read_adapter
-from ftx.exports.base import Base, open_base
+from ftx.exports.base import Base, open_base, saved_tokenizer
 from ftx.exports.tensors import Tensor, write_tensors
 from ftx.heartbeat import beat
 from ftx.precision import starting_type
@@ -92,7 +90,7 @@ def _write_configuration(target: Path, plan: MergePlan) -> None:
     has_head = "lm_head.weight" in {one.name for one in plan.tensors}
     config.tie_word_embeddings = config.tie_word_embeddings and not has_head
     config.save_pretrained(target)
-    tokenizer: Any = AutoTokenizer.from_pretrained(target)
+    tokenizer = saved_tokenizer(target)
     ends = {*_as_list(generation.eos_token_id), *end_of_answer(tokenizer)}
     generation.eos_token_id = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
     if generation.pad_token_id is None:

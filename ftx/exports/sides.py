@@ -32,6 +32,9 @@ class Side(Protocol):
 
     def tokenize(self, text: str) -> list[int]: ...
 
+    def controls(self) -> set[int]:
+        """The tokens that are recognised when they are spelled out in a text."""
+
     def render(self, conversation: Conversation, *, question: bool) -> str: ...
 
     def chat(self, conversation: Conversation) -> str | None:
@@ -59,6 +62,9 @@ class Trained:
 
     def tokenize(self, text: str) -> list[int]:
         return _tokenize(self._prepared.tokenizer, text)
+
+    def controls(self) -> set[int]:
+        return set(self._prepared.tokenizer.get_added_vocab().values())
 
     def render(self, conversation: Conversation, *, question: bool) -> str:
         """By ftx's own engine; what ``data.thinking`` does to conversations before them is no part of the template."""
@@ -89,6 +95,9 @@ class Merged:
     def tokenize(self, text: str) -> list[int]:
         return _tokenize(self._tokenizer, text)
 
+    def controls(self) -> set[int]:
+        return set(self._tokenizer.get_added_vocab().values())
+
     def render(self, conversation: Conversation, *, question: bool) -> str:
         rendered: str = self._tokenizer.apply_chat_template(
             list(map(with_reasoning_by_its_name, conversation.messages)),
@@ -118,6 +127,9 @@ class Gguf:
 
     def tokenize(self, text: str) -> list[int]:
         return self._model.tokenize(text)
+
+    def controls(self) -> set[int]:
+        return self._model.controls()
 
     def render(self, conversation: Conversation, *, question: bool) -> str:
         rendered: str = render_jinja_template(
