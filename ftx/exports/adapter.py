@@ -76,7 +76,8 @@ def read_adapter(folder: Path) -> Adapter:
         **_updates(saved, LINEAR_DOWN, LINEAR_UP, is_embedding=False),
         **_updates(saved, EMBEDDING_DOWN, EMBEDDING_UP, is_embedding=True),
     }
-    whole = {name: one for name, one in saved.items() if ".lora_" not in name}
+    # With an embedding's adapter peft saves what it is put on as well.
+    whole = {name: one for name, one in saved.items() if ".lora_" not in name and ".base_layer." not in name}
     return Adapter(updates, whole, scaling, bool(settings.get("fan_in_fan_out")))
 
 
