@@ -110,7 +110,19 @@ def sentence(draw: random.Random) -> str:
 
 SCRIPTS = "abcdefghijklmnopqrstuvwxyzABCXYZ0123456789.,;:!?'\"()[]{}<>|/\\@#$%^&*-_=+~`éüßñøÅçαβγДЖя中文字漢字かなカナ한글עבأب๑नमस्ते½²∑→€😀🇩🇪👍🏽"
 BLANKS = (" ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", " \n", "\u00a0", "\u3000", "")
-CODE = ("if x == 1:", "return", "self._a[0] = {}", "i++;", "</div>", "'''doc'''", "0x1F", "1e-5", "we'll", "IT'S", "don't")
+CODE = (
+    "if x == 1:",
+    "return",
+    "self._a[0] = {}",
+    "i++;",
+    "</div>",
+    "'''doc'''",
+    "0x1F",
+    "1e-5",
+    "we'll",
+    "IT'S",
+    "don't",
+)
 
 
 def texts(count: int, control: Sequence[str]) -> list[str]:

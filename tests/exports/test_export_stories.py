@@ -80,9 +80,11 @@ def test_merged_logits_are_those_of_base_and_adapter(tuned):
 def test_llama_cpp_tells_the_same_story_for_200_tokens(tuned):
     _, merged = tuned
     ids, model = tokens(merged), by_llama_cpp(merged, "f32")
-    story = by_transformers(merged).generate(
-        torch.tensor([ids]), max_new_tokens=200, do_sample=False, eos_token_id=None
-    )[0, len(ids) :].tolist()
+    story = (
+        by_transformers(merged)
+        .generate(torch.tensor([ids]), max_new_tokens=200, do_sample=False, eos_token_id=None)[0, len(ids) :]
+        .tolist()
+    )
     answer = model.answer(ids, most=200)
     assert answer == story
     assert len(set(story)) > 30
@@ -119,7 +121,9 @@ def test_what_falls_back_is_said(tuned):
     assert plan_gguf(merged, "q8_0").fallbacks == [
         "5 weights (ffn_down) have rows of 172, no multiple of 32: f16 instead of q8_0"
     ]
-    assert any("rows of 64, no multiple of 256: q5_0 instead of q4_k" in one for one in plan_gguf(merged, "q4_k_m").fallbacks)
+    assert any(
+        "rows of 64, no multiple of 256: q5_0 instead of q4_k" in one for one in plan_gguf(merged, "q4_k_m").fallbacks
+    )
 
 
 @pytest.mark.long

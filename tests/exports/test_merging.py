@@ -67,8 +67,9 @@ def test_merged_logits_are_those_of_base_and_adapter(words, place, tmp_path):
 def test_16_bit_weights_are_the_sum_rounded_once(method, place, tmp_path):
     words = (f"method={method}", "hardware.precision=bf16")
     folder, trained, found = merged(place, tmp_path, *words)
-    weights, base = load_file(folder.exports / "merged" / "model.safetensors"), load_file(
-        place / "base" / "model.safetensors"
+    weights, base = (
+        load_file(folder.exports / "merged" / "model.safetensors"),
+        load_file(place / "base" / "model.safetensors"),
     )
     adapter = load_file(folder.model / "adapter_model.safetensors")
     name = "model.layers.1.mlp.down_proj"

@@ -57,7 +57,9 @@ MERGED_FAULTS: dict[str, Callable[[Path], None]] = {
         target, "model.layers.0.input_layernorm.weight", "model.layers.0.post_attention_layernorm.weight"
     ),
     "another role": lambda target: edit_template(target, "message.role +", "message.role | upper +"),
-    "no newline after a turn": lambda target: edit_template(target, "{{- '\\n' }}\n{%- endfor %}\n{%- if add", "{%- endfor %}\n{%- if add"),
+    "no newline after a turn": lambda target: edit_template(
+        target, "{{- '\\n' }}\n{%- endfor %}\n{%- if add", "{%- endfor %}\n{%- if add"
+    ),
     "no header of the answer": lambda target: edit_template(target, "add_generation_prompt", "false"),
 }
 
