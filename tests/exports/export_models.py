@@ -108,7 +108,10 @@ def sentence(draw: random.Random) -> str:
     return " ".join(draw.choice(WORDS[0].split()) for _ in range(draw.randint(3, 12)))
 
 
-SCRIPTS = "abcdefghijklmnopqrstuvwxyzABCXYZ0123456789.,;:!?'\"()[]{}<>|/\\@#$%^&*-_=+~`éüßñøÅçαβγДЖя中文字漢字かなカナ한글עבأب๑नमस्ते½²∑→€😀🇩🇪👍🏽"
+SCRIPTS = (
+    "abcdefghijklmnopqrstuvwxyzABCXYZ0123456789.,;:!?'\"()[]{}<>|/\\@#$%^&*-_=+~`"
+    "éüßñøÅçαβγДЖя中文字漢字かなカナ한글עבأب๑नमस्ते½²∑→€😀🇩🇪👍🏽"
+)
 BLANKS = (" ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", " \n", "\u00a0", "\u3000", "")
 CODE = (
     "if x == 1:",

@@ -1,4 +1,4 @@
-"""``python -m ftx.export`` and ``export=[…]`` at the end of a run: what is made, what is kept, what a failure leaves."""
+"""``python -m ftx.export`` and ``export=[…]`` at the end of a run: what is made and kept, what a failure leaves."""
 
 import dataclasses
 import json

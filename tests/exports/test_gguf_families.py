@@ -112,7 +112,7 @@ def test_what_llama_cpp_has_no_equal_of_is_refused(tmp_path):
 
     tokenizer = tiny_tokenizer()
     folder = save_model(tmp_path / "gpt2", GPT2Config(vocab_size=512, n_embd=32, n_layer=1, n_head=2), tokenizer)
-    with pytest.raises(UserError, match="the model is a gpt2, and files for llama.cpp can be made of llama, qwen2"):
+    with pytest.raises(UserError, match=r"the model is a gpt2, and files for llama\.cpp can be made of llama, qwen2"):
         plan_gguf(folder, "f32")
     from tokenizers import pre_tokenizers
 
@@ -120,5 +120,5 @@ def test_what_llama_cpp_has_no_equal_of_is_refused(tmp_path):
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     folder = save_model(tmp_path / "digits", FAMILIES["olmo2"], tokenizer)
-    with pytest.raises(UserError, match="llama.cpp cuts no text as this model's tokenizer does"):
+    with pytest.raises(UserError, match=r"llama\.cpp cuts no text as this model's tokenizer does"):
         write_gguf(plan_gguf(folder, "f32"), tmp_path / "x.gguf", "x")
