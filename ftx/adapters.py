@@ -48,6 +48,23 @@ def quantised(model: PreTrainedModel, run: RunConfig) -> PreTrainedModel:
     )
 
 
+def quantised_weights(model: PreTrainedModel) -> set[str]:
+    """The names of the weights that ``method=qlora`` quantises in this model, which need not have numbers."""
+    from transformers.quantizers.base import HfQuantizer
+
+    kept = HfQuantizer.get_modules_to_not_convert(model)
+    return {f"{name}.weight" for name, module in model.named_modules() if _is_linear(module) and name not in kept}
+
+
+def as_quantised(weights: torch.Tensor) -> torch.Tensor:
+    """What a matrix multiplies with once it is held as ``quantization`` says: its values in NF4, in the type it had."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    values, state = quantize_4bit(weights.contiguous(), blocksize=BLOCK, quant_type="nf4", compress_statistics=True)
+    dequantised: torch.Tensor = dequantize_4bit(values, state)
+    return dequantised
+
+
 def check_quantised(model: PreTrainedModel, run: RunConfig) -> None:
     """Raise UserError where bitsandbytes' kernel for CPUs would dequantise weights to wrong values.
 

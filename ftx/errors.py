@@ -16,6 +16,10 @@ class UserError(Exception):
     """A mistake that only the user can mend: its text names what is wrong, the value and the way out."""
 
 
+class ExportFailed(Exception):
+    """What was exported does not do what was trained, or could not be made; the run itself is as it was."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C, SIGTERM or a time limit: the run stops here and can be resumed.
 

@@ -22,7 +22,8 @@ from ftx.data.prepare import Prepared, prepare
 from ftx.distributed import end_process, join, leave, rank_of
 from ftx.engines.choose import engine_of
 from ftx.environment import Rank, announce_cpu, slurm_hosts, slurm_job_id
-from ftx.errors import ExitCode, Fenced, Interrupted, UserError
+from ftx.errors import ExitCode, ExportFailed, Fenced, Interrupted, UserError
+from ftx.exports.steps import make_exports
 from ftx.heartbeat import beat, remove_old_beats, watched
 from ftx.holding import ending_when_lost, hold, newer_start, say_taken_over
 from ftx.lock import Held, nobody
@@ -92,6 +93,9 @@ def _held_job(folder: RunFolder, run: RunConfig, stop: StopRequest, phase: Phase
             with stop.at_once():
                 _train_and_score(folder, run, stop, trackers.hear, phase)
             is_left = phase is Phase.TRAIN and bool(folder.missing_tasks(run))
+            if not is_left:
+                with stop.at_once():
+                    _export(folder)
             state, reason = ("pending", TRAINED) if is_left else ("finished", "")
             code = ExitCode.FINISHED
         except (Exception, Interrupted) as error:
@@ -108,6 +112,9 @@ def _how_it_ended(folder: RunFolder, run: RunConfig, error: BaseException) -> tu
     if isinstance(error, UserError):
         log.error("%s", error)
         return "failed", str(error), ExitCode.USER_MISTAKE
+    if isinstance(error, ExportFailed):
+        log.error("%s", error)
+        return "failed", f"export: {error}", ExitCode.FAILED
     first = first_failure(folder)
     if first is not None:  # what went wrong here is only that the other rank is gone
         log.error("%s", first)
@@ -184,6 +191,13 @@ def _score(folder: RunFolder, run: RunConfig, prepared: Prepared, model: PreTrai
             result = score_task(folder, run, task, given, items, _look(folder, task))
             scores = keep_result(folder, run, task, result)
             progress.say(describe({task: scores[task]}))
+
+
+def _export(folder: RunFolder) -> None:
+    """What the run asks for and has not yet; by how it was trained, wherever it is scored."""
+    run = folder.read_run()
+    if missing := folder.missing_exports(run):
+        make_exports(folder, run, missing)
 
 
 def _look(folder: RunFolder, task: str) -> Callable[[int], None]:

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from ftx import progress
+from ftx import architectures, progress
 from ftx.adapters import add_adapter, check_quantised, load_adapter, prepare_frozen, quantised, quantised_loading
-from ftx.architectures import random_model
 from ftx.attention import check_packable, implementation, register
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
@@ -27,9 +26,7 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     """
     register()
     if run.model.weights == "random":
-        torch.manual_seed(run.seed)
-        model = random_model(run.model.architecture, tokenizer)
-        torch.nn.Module.to(model, starting_type(run))
+        model = random_model(run, tokenizer)
         if run.method.name == "qlora":
             model = quantised(model, run)
     else:
@@ -45,6 +42,14 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     return model
 
 
+def random_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """The starting weights of ``model=tiny`` as they are before any method: the same seed gives the same ones."""
+    torch.manual_seed(run.seed)
+    model = architectures.random_model(run.model.architecture, tokenizer)
+    torch.nn.Module.to(model, starting_type(run))
+    return model
+
+
 def load_base(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """What a run without training scores: the starting weights, with ``model.adapter`` on them where one is named."""
     model = load_model(run, tokenizer)
@@ -57,11 +62,17 @@ def without_weights(run: RunConfig) -> PreTrainedModel:
     Raises UserError as ``load_model`` and ``trainable`` would.
     """
     with torch.device("meta"):
-        model = random_model(run.model.architecture) if run.model.weights == "random" else _shapes_of(run)
-        torch.nn.Module.to(model, starting_type(run))
+        model = shapes_of_base(run)
         if run.method.name != "full":
             model.requires_grad_(False)
             model = add_adapter(model, run)
+    return model
+
+
+def shapes_of_base(run: RunConfig) -> PreTrainedModel:
+    """The starting model without a number in it; to be called within ``torch.device("meta")``."""
+    model = architectures.random_model(run.model.architecture) if run.model.weights == "random" else _shapes_of(run)
+    torch.nn.Module.to(model, starting_type(run))
     return model
 
 

@@ -30,6 +30,7 @@ def check_here(run: RunConfig) -> None:
     check_tracking(run)
     check_data_here(run)
     check_tasks(run)
+    check_exports(run)
 
 
 def check_data_here(run: RunConfig) -> None:
@@ -70,6 +71,17 @@ def check_tasks(run: RunConfig) -> None:
         check_board(Path(evaluation.function_calling.path))
     if "lm_eval" in evaluation.tasks and find_spec("lm_eval") is None:
         raise UserError("evaluation.tasks=[lm_eval]: lm-eval is not installed; pip install 'ftx[lm-eval]'")
+
+
+def check_exports(run: RunConfig) -> None:
+    """What they need is installed, and a push would be let in."""
+    missing = [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]
+    if run.export.gguf and missing:
+        raise UserError(f"export=gguf: {missing[0]} is not installed; pip install 'ftx[gguf]'")
+    if run.export.hub:
+        from ftx.exports.hub import check_can_push
+
+        check_can_push(run.export)
 
 
 def check_hardware(run: RunConfig, word: str = "hardware") -> None:

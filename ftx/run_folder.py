@@ -9,12 +9,13 @@ import fnmatch
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from ftx.config.export_checks import asked_exports
 from ftx.config.identity import run_hash
 from ftx.config.keys import did_you_mean
 from ftx.config.schema import RunConfig
@@ -27,6 +28,11 @@ from ftx.writing import of_this_attempt, publish_folder, put_away, write_json, w
 STATES = ("pending", "running", "interrupted", "failed", "finished")
 # Which rank failed first: see rank_failure.
 FIRST_FAILURE = ".first-failure"
+# What is not complete, or only of use to the start that made it.
+LEFTOVERS = (
+    *(".model.*", ".first-failure-*", ".allocation-*", ".code-*", "checkpoints/.*", "weights/.*"),
+    *("exports/.*", "exports/gguf/.*"),
+)
 # Why a run is pending whose training is over.
 TRAINED = "trained; to be scored"
 _STATUS_LOCK = threading.Lock()
@@ -234,10 +240,38 @@ class RunFolder:
             if task not in scores or scored_with.get(task) != scoring_settings(run, task)
         ]
 
+    @property
+    def exports(self) -> Path:
+        """The model in other forms."""
+        return self.path / "exports"
+
+    def read_exports(self) -> dict[str, Any]:
+        """Export → its ``state`` (running, failed, unchecked, ok), where it lies, and how its check went."""
+        file = self.path / "exports.json"
+        exports: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return exports
+
+    def write_export(self, name: str, **entry: Any) -> None:
+        self.write_json(self.path / "exports.json", {**self.read_exports(), name: entry})
+
+    def missing_exports(self, run: RunConfig) -> list[str]:
+        """What the run is asked for and has not, or not with a check where one is wanted."""
+        exports = self.read_exports()
+        return [name for name in asked_exports(run) if not self._is_made(exports.get(name, {}), run)]
+
+    def _is_made(self, entry: Mapping[str, Any], run: RunConfig) -> bool:
+        export = run.export
+        good = {"ok", *(() if export.check else ("unchecked",)), *(("shown",) if export.push == "dry" else ())}
+        # Of a push, and of a registration: the same one.
+        wanted = {"repository": export.repository, "registered_as": export.register}
+        as_wanted = all(entry.get(key, value) == value for key, value in wanted.items())
+        return entry.get("state") in good and as_wanted and (self.path / entry.get("made", ".")).exists()
+
     def is_complete(self, run: RunConfig) -> bool:
         """Nothing of what the run asks for is missing."""
         trained = run.schedule.epochs == 0 or self.model.is_dir()
-        return self.read_status().state == "finished" and trained and not self.missing_tasks(run)
+        missing = [*self.missing_tasks(run), *self.missing_exports(run)]
+        return self.read_status().state == "finished" and trained and not missing
 
     def read_provenance(self) -> dict[str, Any]:
         provenance: dict[str, Any] = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
@@ -305,7 +339,7 @@ def move_aside(folder: RunFolder) -> Path | None:
 
 def remove_leftovers(folder: RunFolder) -> None:
     """What a killed writer left behind, and what one who lost the run is still at; only for who has taken the lock."""
-    for pattern in (".model.*", ".first-failure-*", ".allocation-*", ".code-*", "checkpoints/.*", "weights/.*"):
+    for pattern in LEFTOVERS:
         for leftover in folder.path.glob(pattern):
             if leftover.is_dir():
                 put_away(leftover)

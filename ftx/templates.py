@@ -98,12 +98,11 @@ def choose_template(wanted: str, tokenizer: "PreTrainedTokenizerBase") -> Templa
 def _rendered(text: str, special_tokens: Mapping[str, Any], *, add_generation_prompt: bool = False) -> list[str | None]:
     """Each probe as a template renders it, None where it refuses."""
     variables = {**special_tokens, "add_generation_prompt": add_generation_prompt}
-    return [_rendered_probe(text, messages, tools, variables) for messages, tools in PROBES]
+    return [rendered_probe(text, messages, tools, variables) for messages, tools in PROBES]
 
 
-def _rendered_probe(
-    text: str, messages: list[Any], tools: list[Any] | None, variables: Mapping[str, Any]
-) -> str | None:
+def rendered_probe(text: str, messages: list[Any], tools: list[Any] | None, variables: Mapping[str, Any]) -> str | None:
+    """By transformers' own engine; None where the template refuses."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:

@@ -91,7 +91,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.partitions",
         "ftx.strategies",
     ),
-    ("ftx.generation", "ftx.engines", "ftx.agent", "ftx.scoring", "ftx.tasks", "ftx.exports", "ftx.chatting"),
+    ("ftx.generation", "ftx.engines", "ftx.agent", "ftx.scoring", "ftx.tasks"),
+    ("ftx.exports", "ftx.chatting"),
     (
         "ftx.job",
         "ftx.allocation",
@@ -109,6 +110,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.train",
         "ftx.evaluate",
         "ftx.chat",
+        "ftx.export",
         "ftx.verb",
         "ftx.preflight",
         "ftx.data.__main__",

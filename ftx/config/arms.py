@@ -37,6 +37,8 @@ OUTSIDE_CONF = {"experiment": (CHECKOUT / "experiments", "_global_"), "launcher"
 # Their entries have names of the user's, or of SLURM's, which no schema knows beforehand.
 OPEN = ("data.sources.", "launcher.sbatch.", "launcher.srun.")
 OPEN_WHOLE = ("launcher.sbatch=", "launcher.srun=")
+# Groups of which several choices go together, as in export=[merge,gguf].
+SEVERAL = ("export",)
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,9 @@ class _Composer:
             raise UserError(f"{word}: {name} is already part of every run; write {word.lstrip('+')}")
         if name in groups() and override.package is not None:
             raise UserError(f"{word}: a choice has one place; write {name}={word.partition('=')[2]}")
-        if name in groups() and not override.is_sweep_override() and not isinstance(override.value(), str):
+        if name in SEVERAL and override.is_sweep_override():
+            raise UserError(f"{word}: its choices go together in one run; write {name}=[{word.partition('=')[2]}]")
+        if name in groups() and not override.is_sweep_override() and not _is_choice(name, override.value()):
             raise UserError(no_such_choice(name, word.partition("=")[2], self._config_dir))
 
     def hardware(self, name: str) -> HardwareConfig:
@@ -197,6 +201,13 @@ class _Composer:
                 inherited = [key for base in bases for key in self._keys_of_experiment(base)]
                 return tuple(dict.fromkeys([*inherited, *flat(said)]))
         return ()
+
+
+def _is_choice(group: str, value: object) -> bool:
+    """Whether Hydra can look it up; what there is, it knows itself."""
+    if group in SEVERAL and isinstance(value, list):
+        return all(isinstance(one, str) for one in value)
+    return isinstance(value, str)
 
 
 def _declared(params: Mapping[str, str]) -> tuple[list[str], list[_Together]]:

@@ -9,6 +9,7 @@ from ftx.config.data_checks import check_data, has_held_out_source
 from ftx.config.engine_checks import ENGINE_READ_WHEN, check_engine
 from ftx.config.evaluation_checks import EVALUATION_READ_WHEN, check_evaluation
 from ftx.config.expected_checks import check_expected
+from ftx.config.export_checks import EXPORT_READ_WHEN, check_export
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
 from ftx.config.parallel import check_parallel, ranks
@@ -75,6 +76,7 @@ READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     **LAUNCHER_READ_WHEN,
     **TRACKING_READ_WHEN,
     **PUBLISH_READ_WHEN,
+    **EXPORT_READ_WHEN,
 }
 # A run's name becomes a folder's name, with a hash and perhaps a suffix behind it.
 NAME = re.compile(r"[^\W_][\w.+=-]{0,199}")
@@ -107,6 +109,7 @@ def check_run(run: RunConfig) -> None:
         check_expected,
         check_launcher,
         check_publish,
+        check_export,
     ):
         check(run)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ftx.config.checks import check_every_key_is_read, check_run
 from ftx.config.data_checks import looks_like_a_file
 from ftx.config.evaluation_schema import EvaluationConfig
+from ftx.config.export_checks import SWITCHES
+from ftx.config.export_schema import ExportConfig
 from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
@@ -88,7 +90,11 @@ def evaluation_for(run: RunConfig, words: Sequence[str]) -> EvaluationConfig:
     """
     from ftx.config.arms import expand
 
-    kept = [] if any(word.startswith("evaluation=") for word in words) else _said(run.evaluation)
+    kept = (
+        []
+        if any(word.startswith("evaluation=") for word in words)
+        else _said("evaluation", run.evaluation, EvaluationConfig())
+    )
     tasks = f"data.tasks=[{','.join(run.data.tasks)}]"
     (arm,) = expand([tasks, *kept, *words], multirun=False, config_dir=None).arms
     found = evaluation_with_stand_ins(arm.run.evaluation) if run.stand_ins else arm.run.evaluation
@@ -97,10 +103,32 @@ def evaluation_for(run: RunConfig, words: Sequence[str]) -> EvaluationConfig:
     return found
 
 
-def _said(evaluation: EvaluationConfig) -> list[str]:
+def export_for(run: RunConfig, steps: Sequence[str], words: Sequence[str]) -> RunConfig:
+    """A run that is there, with these ``steps`` to export and what ``words`` (``export.…=…``) say of how.
+
+    What its own words said of how goes on to count. Raises UserError for what is impossible.
+    """
+    from ftx.config.arms import expand
+
+    strange = next((word for word in words if not word.startswith("export.")), None)
+    if strange is not None:
+        raise UserError(f"{strange}: the run is what it is; only what to export, and export.KEY=VALUE, can be said")
+    kept = [word for word in _said("export", run.export, ExportConfig()) if not _begins_a_step(word)]
+    (arm,) = expand([f"export=[{','.join(steps)}]", *kept, *words], multirun=False, config_dir=None).arms
+    found = replace(run, export=arm.run.export)
+    check_run(found)
+    check_every_key_is_read(found, [word.split("=", 1)[0] for word in words])
+    return found
+
+
+def _begins_a_step(word: str) -> bool:
+    return word.partition("=")[0].removeprefix("export.") in (*SWITCHES, "register")
+
+
+def _said(section: str, settings: object, defaults: object) -> list[str]:
     """The words that give these settings again."""
-    values, defaults = flat(evaluation), flat(EvaluationConfig())
-    return [f"evaluation.{name}={_as_word(value)}" for name, value in values.items() if value != defaults[name]]
+    values, usual = flat(settings), flat(defaults)
+    return [f"{section}.{name}={_as_word(value)}" for name, value in values.items() if value != usual[name]]
 
 
 def _as_word(value: object) -> str:

@@ -124,7 +124,7 @@ def _lost_reasoning(conversation: Conversation, rendered: Rendered) -> bool:
 def _reasoning_of(message: Message) -> str:
     if message["role"] != "assistant":
         return ""
-    apart, content = _with_reasoning_by_its_name(message).get("reasoning_content"), message.get("content")
+    apart, content = with_reasoning_by_its_name(message).get("reasoning_content"), message.get("content")
     if isinstance(content, str) and END_OF_REASONING in content:
         return content.rpartition(END_OF_REASONING)[0].rpartition("<think>")[2].strip()
     return apart.strip() if isinstance(apart, str) else ""
@@ -133,7 +133,7 @@ def _reasoning_of(message: Message) -> str:
 def _render(
     conversation: Conversation, template: Template, special_tokens: Mapping[str, Any], *, add_generation_prompt: bool
 ) -> Rendered:
-    messages = [_with_reasoning_by_its_name(message) for message in conversation.messages]
+    messages = [with_reasoning_by_its_name(message) for message in conversation.messages]
     if template.thinking == "strip":
         messages = _without_earlier_reasoning(messages)
     try:
@@ -150,7 +150,7 @@ def _render(
     return Rendered(tuple(_MARKS.split(marked)))
 
 
-def _with_reasoning_by_its_name(message: Message) -> Message:
+def with_reasoning_by_its_name(message: Message) -> Message:
     """Templates read ``reasoning_content``; some data sets call it otherwise."""
     if message.get("reasoning_content") is not None:
         return message

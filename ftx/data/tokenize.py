@@ -111,16 +111,27 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int
 
     Raises UserError where the template's end of turn is no token of this tokenizer: no answer would ever end.
     """
-    block = re.search(r"\{%-?\s*generation\s*-?%\}(.*?)\{%-?\s*endgeneration", template.text, re.DOTALL)
-    closing = re.findall(r"<\|[^|>]+\|>", block[1]) if block else []
-    vocabulary = tokenizer.get_vocab()
-    found = {vocabulary[text] for text in closing if text in vocabulary}
+    closing, found = _closing(tokenizer, template.text)
     if closing and not found:
         raise UserError(
             f"model.template={template.name}: its end of turn {closing[-1]} is no token of this model's tokenizer, so "
             "no answer would end; choose another template, or evaluation.tasks=[loss]"
         )
     return sorted(token for token in found | {tokenizer.eos_token_id} if token is not None)
+
+
+def end_of_answer(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The same of a tokenizer that brings its template; without the end of turn where that is no token."""
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    return sorted(token for token in _closing(tokenizer, template)[1] | {tokenizer.eos_token_id} if token is not None)
+
+
+def _closing(tokenizer: PreTrainedTokenizerFast, template: str) -> tuple[list[str], set[int]]:
+    """What a template closes an assistant's turn with, and which of it are tokens."""
+    block = re.search(r"\{%-?\s*generation\s*-?%\}(.*?)\{%-?\s*endgeneration", template, re.DOTALL)
+    closing = re.findall(r"<\|[^|>]+\|>", block[1]) if block else []
+    vocabulary = tokenizer.get_vocab()
+    return closing, {vocabulary[text] for text in closing if text in vocabulary}
 
 
 def _checked(

@@ -22,6 +22,8 @@ YAML_FILES = sorted(
 CHOICES = [(group, choice) for group in groups() for choice in choices_of(group)]
 # What a choice cannot do without.
 NEEDS = {
+    "export=merge": ["method=lora"],
+    "export=hub": ["export.repository=owner/name"],
     "model=hub": ["model.name=a/b"],
     "data=jsonl": ["data.path=a.jsonl"],
     "data=hub": ["data.path=a/b"],

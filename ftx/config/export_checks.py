@@ -1,0 +1,58 @@
+"""What the words say of exporting, checked across their keys; and which exports a run asks for."""
+
+from collections.abc import Callable
+
+from ftx.config.export_schema import QUANTIZATIONS, ExportConfig
+from ftx.config.keys import did_you_mean
+from ftx.config.schema import RunConfig
+from ftx.errors import UserError
+
+# The steps that are a switch each, and so a choice of the group.
+SWITCHES = ("merge", "gguf", "card", "hub")
+
+EXPORT_READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
+    "export.quantization": (lambda run: run.export.gguf, "only export=gguf does"),
+    "export.check": (lambda run: run.export.merge or run.export.gguf, "only export=merge and export=gguf do"),
+}
+
+
+def asked_exports(run: RunConfig) -> list[str]:
+    """What exports.json has to say ``ok`` of once the run is done, in the order in which it is made.
+
+    A file for llama.cpp is made from whole weights, so that an adapter is merged first, asked for or not.
+    """
+    export = run.export
+    merges = export.merge or (export.gguf and run.method.name != "full")
+    files = [f"gguf-{kind}" for kind in export.quantization] if export.gguf else []
+    others = [name for name, wanted in (("card", export.card), ("hub", export.hub)) if wanted]
+    return [*(["merge"] if merges else []), *files, *others, *(["register"] if export.register else [])]
+
+
+def check_export(run: RunConfig) -> None:
+    """Raise UserError for an export that cannot be made of this run."""
+    export = run.export
+    asked = asked_exports(run)
+    if asked and run.schedule.epochs == 0:
+        raise UserError(
+            f"export: schedule.epochs=0 trains nothing, so there is no model/ to make {asked[0]} of; leave export out, "
+            "or train"
+        )
+    if export.merge and run.method.name == "full":
+        raise UserError(
+            "export=merge: method=full has no adapter to merge, model/ is the whole model already; leave merge out"
+        )
+    _check_quantization(export)
+
+
+def _check_quantization(export: ExportConfig) -> None:
+    kinds = export.quantization
+    for kind in kinds:
+        if kind not in QUANTIZATIONS:
+            raise UserError(
+                f"export.quantization=[{','.join(kinds)}]: no such value{did_you_mean(kind, QUANTIZATIONS)}; there are "
+                f"{', '.join(QUANTIZATIONS)}"
+            )
+    if export.gguf and not kinds:
+        raise UserError(f"export.quantization=[]: export=gguf needs at least one of {', '.join(QUANTIZATIONS)}")
+    if len(set(kinds)) < len(kinds):
+        raise UserError(f"export.quantization=[{','.join(kinds)}]: names one of them twice; drop it")
