@@ -9,10 +9,12 @@ HOST = 0.0.0.0
 PORT = 5000
 DIR = $(CURDIR)/mlflow-server
 NAME =
+# Adapters on random weights learn how to answer, hardly what: a high rate and little data show that soonest.
+ADAPTERS := -m schedule.epochs=0,3 schedule.learning_rate=1e-2 data.limit=1500 evaluation.limit=200 launcher.parallel=2
 TESTS := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smoke smoke-slurm test test-long test-slurm test-all lint ui server bench bench-gpu clean
+.PHONY: help setup smoke smoke-lora smoke-qlora smoke-slurm test test-long test-slurm test-all lint ui server bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,6 +23,12 @@ setup: $(STAMP) ## install everything into .venv, once
 
 smoke: $(STAMP) ## the epoch ablation on the standard library's documentation, with its report
 	$(BIN)/python -m ftx.train experiment=stdlib_docs_epochs $(WORDS)
+
+smoke-lora: $(STAMP) ## the tiny model with adapters, untrained and after three epochs, with its report
+	$(BIN)/python -m ftx.train $(ADAPTERS) method=lora $(WORDS)
+
+smoke-qlora: $(STAMP) ## the same with adapters on weights of 4 bits
+	$(BIN)/python -m ftx.train $(ADAPTERS) method=qlora $(WORDS)
 
 smoke-slurm: $(STAMP) ## a SLURM cluster of four pretended nodes, a sweep on it, its report, down again: for root
 	$(BIN)/python tests/slurm run env PATH=$(CURDIR)/$(BIN):$$PATH sh tests/slurm/smoke.sh $(WORDS)

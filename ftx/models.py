@@ -5,19 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from ftx import progress
 from ftx.adapters import add_adapter, check_quantised, load_adapter, prepare_frozen, quantised, quantised_loading
+from ftx.architectures import random_model
 from ftx.attention import check_packable, implementation, register
-from ftx.config.model_schema import ArchitectureConfig
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 from ftx.kernels import apply_kernels
@@ -35,7 +28,7 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     register()
     if run.model.weights == "random":
         torch.manual_seed(run.seed)
-        model = _random_model(run.model.architecture, tokenizer)
+        model = random_model(run.model.architecture, tokenizer)
         torch.nn.Module.to(model, starting_type(run))
         if run.method.name == "qlora":
             model = quantised(model, run)
@@ -64,7 +57,7 @@ def without_weights(run: RunConfig) -> PreTrainedModel:
     Raises UserError as ``load_model`` and ``trainable`` would.
     """
     with torch.device("meta"):
-        model = _random_model(run.model.architecture) if run.model.weights == "random" else _shapes_of(run)
+        model = random_model(run.model.architecture) if run.model.weights == "random" else _shapes_of(run)
         torch.nn.Module.to(model, starting_type(run))
         if run.method.name != "full":
             model.requires_grad_(False)
@@ -130,23 +123,3 @@ def _shapes_of(run: RunConfig) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise UserError(f"model.name={name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return model
-
-
-def _random_model(
-    architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast | None = None
-) -> PreTrainedModel:
-    """``tokenizer``: whose special tokens it knows."""
-    config = Qwen3Config(
-        vocab_size=architecture.vocabulary_size,
-        hidden_size=architecture.hidden_size,
-        intermediate_size=architecture.intermediate_size,
-        num_hidden_layers=architecture.layers,
-        num_attention_heads=architecture.heads,
-        num_key_value_heads=architecture.key_value_heads,
-        head_dim=architecture.head_dim,
-        tie_word_embeddings=architecture.tied_embeddings,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id if tokenizer else None,
-        pad_token_id=tokenizer.pad_token_id if tokenizer else None,
-    )
-    return Qwen3ForCausalLM(config)

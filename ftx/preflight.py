@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
+from ftx.config.made_up import is_made_up
 from ftx.config.schema import RunConfig
 from ftx.data.filters import parse_filter
 from ftx.data.fingerprint import cache_folder
@@ -50,7 +51,7 @@ def check_first_conversations(run: RunConfig) -> None:
     held_out = held_out_source(data)
     for name, source in [*sources_of(data).items(), *([("", held_out)] if held_out else [])]:
         parse_filter(source.filter)
-        if is_file(source):
+        if is_file(source) or is_made_up(source.path):
             check_first_row(name, source, data, cache=cache_folder(run))
         else:
             check_hub_name(word_of(name), source.path)
@@ -61,7 +62,7 @@ def check_tasks(run: RunConfig) -> None:
     evaluation = run.evaluation
     check_own_tasks(evaluation.tasks)
     if "math" in evaluation.tasks and evaluation.math.path is not None:
-        if Path(evaluation.math.path).is_absolute():
+        if Path(evaluation.math.path).is_absolute() or is_made_up(evaluation.math.path):
             check_first_problem(evaluation.math, cache_folder(run))
         else:
             check_hub_name("evaluation.math.path", evaluation.math.path)

@@ -83,27 +83,31 @@ def choose_template(wanted: str, tokenizer: "PreTrainedTokenizerBase") -> Templa
     if isinstance(own, str):
         special = tokenizer.special_tokens_map
         theirs = _rendered(own, special)
-        for template in map(load_template, known):
-            if _agree(_rendered(template.text, special), theirs):
-                return template
+        agreeing = [one for one in map(load_template, known) if _agree(_rendered(one.text, special), theirs)]
+        # Some differ only in how they open an answer.
+        asked = _rendered(own, special, add_generation_prompt=True)
+        alike = [one for one in agreeing if _agree(_rendered(one.text, special, add_generation_prompt=True), asked)]
+        if agreeing:
+            return (alike or agreeing)[0]
     lack = "has no generation marks, and none here renders the same" if own else "is missing"
     raise UserError(
         f"model.template=auto: the tokenizer's own template {lack}; choose model.template={'|'.join(known)}"
     )
 
 
-def _rendered(text: str, special_tokens: Mapping[str, Any]) -> list[str | None]:
+def _rendered(text: str, special_tokens: Mapping[str, Any], *, add_generation_prompt: bool = False) -> list[str | None]:
     """Each probe as a template renders it, None where it refuses."""
-    return [_rendered_probe(text, messages, tools, special_tokens) for messages, tools in PROBES]
+    variables = {**special_tokens, "add_generation_prompt": add_generation_prompt}
+    return [_rendered_probe(text, messages, tools, variables) for messages, tools in PROBES]
 
 
 def _rendered_probe(
-    text: str, messages: list[Any], tools: list[Any] | None, special_tokens: Mapping[str, Any]
+    text: str, messages: list[Any], tools: list[Any] | None, variables: Mapping[str, Any]
 ) -> str | None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        return render_jinja_template(conversations=[messages], tools=tools, chat_template=text, **special_tokens)[0][0]
+        return render_jinja_template(conversations=[messages], tools=tools, chat_template=text, **variables)[0][0]
     except (TemplateError, TypeError):
         return None
 

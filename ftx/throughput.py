@@ -36,6 +36,12 @@ PEAKS: dict[str, Peak] = {
     r"NVIDIA L40S": Peak(362.05, 183.0, 91.6),
     # "NVIDIA Ada GPU Architecture" white paper, appendix A; 16-bit floats summed in 32 bits, as PyTorch does.
     r"NVIDIA GeForce RTX 4090": Peak(165.2, 82.6, 82.6),
+    r"NVIDIA GeForce RTX 4070 Ti": Peak(80.2, 40.1, 40.1),
+    # "NVIDIA RTX Blackwell GPU Architecture" white paper, appendix A; summed in 32 bits too.
+    r"NVIDIA GeForce RTX 5090": Peak(209.5, 104.8, 104.8),
+    # No data sheet has them: an eighth of the petaFLOP/s of sparse 4-bit floats that NVIDIA states, half of that, and
+    # 6,144 cores at 2.5 GHz.
+    r"NVIDIA GB10": Peak(125.0, 62.5, 31.0),
     # "NVIDIA HGX B200" data sheet, an eighth of it.
     r"NVIDIA B200": Peak(2250.0, 1125.0, 75.0),
 }

@@ -8,7 +8,7 @@ from ftx.config.compose import ComposedRun, Composition, compose_all, scoring_of
 from ftx.config.schema import RunConfig
 from ftx.errors import ExitCode, Interrupted
 from ftx.micro_batch import settle, settled
-from ftx.progress import start_console
+from ftx.progress import say, start_console
 from ftx.run_folder import RunFolder
 from ftx.verb import act_as, verb
 
@@ -27,6 +27,8 @@ def launch(composition: Composition) -> ExitCode:
     """Check every run against this machine, then hand them to their launcher."""
     from ftx.preflight import check_hardware, check_here
 
+    for line in dict.fromkeys("; ".join(composed.stand_ins) for composed in composition.runs if composed.stand_ins):
+        say(f"debug=tiny: {line}")
     for composed in composition.runs:
         check_here(composed.run)
         if composed.scoring is not None and composed.run.launcher.name == "local":

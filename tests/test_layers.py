@@ -63,6 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ftx.data", "ftx.tool_calls"),
     (
         "ftx.models",
+        "ftx.architectures",
         "ftx.adapters",
         "ftx.attention",
         "ftx.compiled",

@@ -40,6 +40,7 @@ ENDS = {
     "qwen2_5": "<|im_end|>\n",
     "qwen3": "<|im_end|>\n",
     "qwen3_instruct_2507": "<|im_end|>\n",
+    "qwen3_thinking_2507": "<|im_end|>\n",
     "tulu": "</s>",
 }
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -165,7 +166,7 @@ def learned(family: str, messages: list[dict]) -> list[str]:
         contents = [content.strip() for content in contents]
     if family == "qwen2_5":
         contents = ["\n" + content for content in contents]
-    if family == "qwen3" and messages[-1]["role"] == "assistant":
+    if family in ("qwen3", "qwen3_thinking_2507") and messages[-1]["role"] == "assistant":
         contents[-1] = "<think>\n\n</think>\n\n" + contents[-1].lstrip("\n")
     return [content + ENDS[family] for content in contents]
 

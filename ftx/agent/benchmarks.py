@@ -5,12 +5,14 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ftx.agent.hub import fetch_dabstep
+from ftx.agent.made_up import dabstep_files
 from ftx.config.evaluation_schema import DataAgentConfig
+from ftx.config.made_up import is_made_up
 from ftx.errors import UserError
 
 PATH = "evaluation.data_agent.path"
@@ -34,21 +36,24 @@ class Question:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All questions, and where their files are: as they are, or in a tar archive."""
+    """All questions, and where their files are: as they are, or in a tar archive; ``texts``: made-up ones, by name."""
 
     questions: tuple[Question, ...]
     files: Mapping[str, Path]
     archive: Path | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @contextmanager
     def opened(self) -> Iterator[Mapping[str, Path]]:
-        """Every file by its name; what was in an archive is there for as long as the context."""
-        if self.archive is None:
+        """Every file by its name; what was in an archive, or is made up, is there for as long as the context."""
+        if self.archive is None and not self.texts:
             yield self.files
             return
         with tempfile.TemporaryDirectory(prefix="ftx-tables-") as folder:
-            with tarfile.open(self.archive) as archive:
-                archive.extractall(folder, filter="data")
+            if self.archive is not None:
+                with tarfile.open(self.archive) as archive:
+                    archive.extractall(folder, filter="data")
+            write_files(Path(folder), self.texts)
             yield {file.name: file for file in sorted(Path(folder).rglob("*")) if file.is_file()}
 
 
@@ -57,6 +62,8 @@ def open_benchmark(config: DataAgentConfig) -> Benchmark:
     if config.benchmark == "dabench":
         assert config.path is not None
         return _dabench(Path(config.path))
+    if config.path is not None and is_made_up(config.path):
+        return _made_up_dabstep(config.split)
     return _dabstep(Path(config.path) if config.path else fetch_dabstep(), config.split)
 
 
@@ -78,6 +85,22 @@ def _dabstep(folder: Path, split: str) -> Benchmark:
         for row in _rows(tasks, ("task_id", "question", "guidelines", "level"))
     )
     return Benchmark(tuple(questions), files)
+
+
+def _made_up_dabstep(split: str) -> Benchmark:
+    """Read as the real one is."""
+    with tempfile.TemporaryDirectory(prefix="ftx-made-up-") as folder:
+        write_files(Path(folder), dabstep_files())
+        found = _dabstep(Path(folder), split)
+        texts = {name: file.read_text(encoding="utf-8") for name, file in found.files.items()}
+    return Benchmark(found.questions, {}, texts=texts)
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Texts as files, by their paths in the folder."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _dabench(folder: Path) -> Benchmark:

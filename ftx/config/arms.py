@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -179,11 +180,15 @@ class _Composer:
         return Arm(run, tuple(words), choices, self._keys_of_experiment(choices.get("experiment")))
 
     def _keys_of_experiment(self, name: str | None) -> tuple[str, ...]:
+        """Also of the experiments that its defaults begin with."""
         own = [self._config_dir / "experiment"] if self._config_dir else []
         for folder in (*own, OUTSIDE_CONF["experiment"][0]):
             file = folder / f"{name}.yaml"
             if file.is_file():
-                return tuple(flat(OmegaConf.to_container(OmegaConf.load(file))))
+                said: Any = OmegaConf.to_container(OmegaConf.load(file))
+                bases = [entry for entry in said.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
+                inherited = [key for base in bases for key in self._keys_of_experiment(base)]
+                return tuple(dict.fromkeys([*inherited, *flat(said)]))
         return ()
 
 

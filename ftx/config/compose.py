@@ -12,8 +12,10 @@ from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
+from ftx.config.made_up import is_made_up
 from ftx.config.schema import DataConfig, RunConfig
 from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
+from ftx.config.stand_ins import evaluation_with_stand_ins, with_stand_ins
 from ftx.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,12 +30,14 @@ class ComposedRun:
     """A run as the words describe it, the words that are its own, and the choice made in each group.
 
     ``scoring``: the run as a job of its own scores it; None where the job that trains does.
+    ``stand_ins``: what debug=tiny has put in the place of what.
     """
 
     run: RunConfig
     words: tuple[str, ...]
     choices: dict[str, str | None]
     scoring: RunConfig | None = None
+    stand_ins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def compose_all(words: Sequence[str], *, multirun: bool = False, config_dir: Pat
     expanded = expand(words, multirun=multirun, config_dir=config_dir)
     experiment = _experiment_of(expanded.arms)
     hardware = _Hardware(config_dir)
-    runs = tuple(_checked_run(arm, experiment, hardware) for arm in expanded.arms)
+    runs = tuple(_checked_run(arm, experiment, hardware, in_sweep=len(expanded.arms) > 1) for arm in expanded.arms)
     _check_all_differ(runs, expanded.swept)
     return Composition(runs, expanded.swept, expanded.is_sweep)
 
@@ -86,7 +90,7 @@ def evaluation_for(run: RunConfig, words: Sequence[str]) -> EvaluationConfig:
     kept = [] if any(word.startswith("evaluation=") for word in words) else _said(run.evaluation)
     tasks = f"data.tasks=[{','.join(run.data.tasks)}]"
     (arm,) = expand([tasks, *kept, *words], multirun=False, config_dir=None).arms
-    found = arm.run.evaluation
+    found = evaluation_with_stand_ins(arm.run.evaluation) if run.stand_ins else arm.run.evaluation
     check_run(replace(run, evaluation=found))
     check_every_key_is_read(replace(run, evaluation=found), [word.split("=", 1)[0] for word in words])
     return found
@@ -123,17 +127,33 @@ class _Hardware:
         return scoring_run(run, self._known[name])
 
 
-def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware) -> ComposedRun:
-    check_run(arm.run)
-    check_every_key_is_read(arm.run, [word.split("=", 1)[0] for word in arm.words] + list(arm.experiment_keys))
-    run = arm.run
+def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware, *, in_sweep: bool) -> ComposedRun:
+    check_every_key_is_read(arm.run, [*_keys_of(arm.words), *_binding_keys(arm)])
+    run, stand_ins = with_stand_ins(arm.run, _keys_of(arm.words), in_sweep=in_sweep)
+    check_run(run)
     tracking = replace(run.tracking, experiment=run.tracking.experiment or experiment)
     run = _independent_of_folder(replace(run, name=_name(arm), tracking=tracking))
-    return ComposedRun(run, arm.words, arm.choices, hardware.scoring_of(run))
+    return ComposedRun(run, arm.words, arm.choices, hardware.scoring_of(run), tuple(stand_ins))
+
+
+def _keys_of(words: Sequence[str]) -> list[str]:
+    """The keys and groups that words set."""
+    return [word.split("=", 1)[0] for word in words]
+
+
+def _binding_keys(arm: "Arm") -> list[str]:
+    """The experiment's keys, but those of a group that the words choose anew: on other hardware they mean nothing.
+
+    What it says of jobs on a cluster waits for one.
+    """
+    replaced = {word for word in _keys_of(arm.words) if word in arm.choices}
+    replaced |= {"launcher"} if arm.run.launcher.name == "local" else set()
+    return [key for key in arm.experiment_keys if key.split(".", 1)[0] not in replaced]
 
 
 def _name(arm: "Arm") -> str:
-    return arm.run.name or _joined(str(arm.choices[group]) for group in NAMED_AFTER)
+    name = arm.run.name or _joined(str(arm.choices[group]) for group in NAMED_AFTER)
+    return f"{name}-tiny" if arm.run.stand_ins and "name" not in _keys_of(arm.words) else name
 
 
 def _experiment_of(arms: Sequence["Arm"]) -> str:
@@ -188,12 +208,13 @@ def _evaluation_independent_of_folder(evaluation: EvaluationConfig) -> Evaluatio
     math, calls, harness = evaluation.math, evaluation.function_calling, evaluation.lm_eval
     agent = evaluation.data_agent
     is_file = math.path is not None and looks_like_a_file(math.path)
+    is_local = agent.path is not None and not is_made_up(agent.path)
     return replace(
         evaluation,
         math=replace(math, path=_absolute(str(math.path)) if is_file else math.path),
         function_calling=replace(calls, path=calls.path and _absolute(calls.path)),
         lm_eval=replace(harness, include_path=harness.include_path and _absolute(harness.include_path)),
-        data_agent=replace(agent, path=agent.path and _absolute(agent.path)),
+        data_agent=replace(agent, path=_absolute(str(agent.path))) if is_local else agent,
     )
 
 

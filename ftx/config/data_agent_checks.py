@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ftx.config.made_up import is_made_up
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 
@@ -40,7 +41,7 @@ def check_data_agent(run: RunConfig) -> None:
             "evaluation.data_agent.path is not set: evaluation.data_agent.benchmark=dabench needs the folder with its "
             "questions.jsonl and tables.tar.xz"
         )
-    if config.path is not None and not Path(config.path).expanduser().is_dir():
+    if config.path is not None and not is_made_up(config.path) and not Path(config.path).expanduser().is_dir():
         raise UserError(
             f"evaluation.data_agent.path={config.path}: no such folder; give the one that the benchmark's files are in"
         )

@@ -218,6 +218,8 @@ class RunConfig:
     seed: int = key(42, minimum=0)
     # Start over: an existing folder is moved aside first.
     fresh: bool = key(False, identity=False)
+    # What would come from the hub is made up on the spot, small, and computed on this CPU; debug=tiny asks for it.
+    stand_ins: bool = False
     model: ModelConfig = section(ModelConfig)
     method: MethodConfig = section(MethodConfig)
     data: DataConfig = section(DataConfig)

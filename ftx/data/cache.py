@@ -15,6 +15,7 @@ from ftx.config.data_checks import PLAIN_ORDERS
 from ftx.config.schema import RunConfig
 from ftx.data.fingerprint import cache_folder, data_fingerprint, model_fingerprint
 from ftx.data.sources import held_out_source, sources_of
+from ftx.data.special_tokens import BY_TEMPLATE
 from ftx.environment import CHECKOUT
 from ftx.heartbeat import beat
 from ftx.lock import acquire_or_wait, holder
@@ -53,12 +54,18 @@ def prepared_folder(run: RunConfig) -> Path:
     parts = {
         "version": PREPARE_VERSION,
         "conversations": gathered_folder(run).name,
-        "model": model_fingerprint(run) or f"tokenizer of {run.model.architecture.vocabulary_size} entries",
+        "model": model_fingerprint(run) or trained_tokenizer(run),
         "template": [run.model.template, data.thinking, *text],
         "selection": [data.limit, data.holdout, run.seed, weights],
         "rows": [data.max_length, data.packing, data.packing_scope, data.too_long, data.order],
     }
     return cache_folder(run) / PREPARED / _hash(parts)
+
+
+def trained_tokenizer(run: RunConfig) -> str:
+    """What the tokenizer of a random model depends on, beside its texts."""
+    entries = f"tokenizer of {run.model.architecture.vocabulary_size} entries"
+    return f"{entries} for {run.model.template}" if run.model.template in BY_TEMPLATE else entries
 
 
 def is_complete(folder: Path) -> bool:

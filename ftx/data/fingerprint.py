@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
+from ftx.config.made_up import is_made_up
 from ftx.config.schema import RunConfig, SourceConfig
 from ftx.data import files, stdlib_docs
 from ftx.data.hooks import TRANSFORMS, hook_fingerprint
 from ftx.data.hub_names import hub_commit
+from ftx.data.made_up import made_up_content
 from ftx.data.sources import held_out_source, hub_split, is_file, sources_of, word_of
 from ftx.writing import write_json
 
@@ -42,6 +44,8 @@ def data_fingerprint(run: RunConfig) -> str:
 def _content(source: SourceConfig, word: str, cache: Path) -> str:
     if is_file(source):
         return _file_hash(Path(source.path), cache)
+    if is_made_up(source.path):
+        return made_up_content(source)
     split = hub_split(source, word, cache)
     return f"{split.name}@{split.commit}"
 
@@ -74,7 +78,7 @@ def pinned(run: RunConfig) -> RunConfig:
     commits = {
         name: hub_split(source, word_of(name), cache).commit
         for name, source in sources_of(data).items()
-        if data.source in ("hub", "mixture") and not is_file(source)
+        if data.source in ("hub", "mixture") and not is_file(source) and not is_made_up(source.path)
     }
     if data.source == "hub" and commits:
         data = replace(data, revision=commits[""])

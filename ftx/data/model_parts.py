@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from ftx.config.schema import RunConfig
+from ftx.config.made_up import ROWS, is_made_up
+from ftx.config.schema import RunConfig, SourceConfig
 from ftx.data.cost import Cost, cost_of_architecture, cost_of_model
 from ftx.data.encode import Encoder, exact_encoder, fast_encoder
 from ftx.data.sources import is_file, sources_of
@@ -38,7 +39,7 @@ def pretrained_parts(run: RunConfig) -> ModelParts:
 
 def random_parts(run: RunConfig, texts: Iterable[str]) -> ModelParts:
     """With a tokenizer trained on ``texts``."""
-    tokenizer = train_tokenizer(texts, run.model.architecture.vocabulary_size)
+    tokenizer = train_tokenizer(texts, run.model.architecture.vocabulary_size, run.model.template)
     return ModelParts(tokenizer, with_thinking(load_template(run.model.template), run.data.thinking))
 
 
@@ -91,7 +92,13 @@ def _bytes_at_most(run: RunConfig) -> float:
     if run.data.source == "stdlib_docs":
         return 0
     limit = (run.data.limit or float("inf")) * BYTES_OF_CONVERSATION
-    return min(limit, sum(_size(Path(one.path)) if is_file(one) else limit for one in sources_of(run.data).values()))
+    return min(limit, sum(_size_of(source, limit) for source in sources_of(run.data).values()))
+
+
+def _size_of(source: SourceConfig, limit: float) -> float:
+    if is_made_up(source.path):
+        return ROWS * BYTES_OF_CONVERSATION
+    return _size(Path(source.path)) if is_file(source) else limit
 
 
 def _size(path: Path) -> int:

@@ -4,12 +4,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Any
 
 from ftx.config.data_checks import COLUMN_ORDER, ORDERS, PLAIN_ORDERS
 from ftx.config.keys import did_you_mean
+from ftx.config.made_up import is_made_up
 from ftx.config.schema import DataConfig, RunConfig, SourceConfig
 from ftx.data import stdlib_docs
 from ftx.data.conversation import Conversation, Stored, to_stored
@@ -19,6 +20,7 @@ from ftx.data.formats import FORMAT_COLUMNS, to_conversation
 from ftx.data.hooks import TRANSFORMS, load_hook
 from ftx.data.hub import Columns, HubSplit, read_hub_rows
 from ftx.data.hub_names import hub_commit
+from ftx.data.made_up import made_up_rows
 from ftx.data.rows import BadRow, Row
 from ftx.data.workers import MANY_ROWS, Workers, processes_for
 from ftx.errors import UserError
@@ -40,7 +42,7 @@ class Converted:
 
 
 def is_file(source: SourceConfig) -> bool:
-    """Whether a source is a file here, whose path a composed run has absolute; else it is on the hub."""
+    """Whether a source is a file here, whose path a composed run has absolute; else it is on the hub, or made up."""
     return Path(source.path).is_absolute()
 
 
@@ -221,6 +223,8 @@ def _rows(
     if is_file(source):
         path = Path(source.path)
         return path, read_rows(path, columns=source.columns or None, on_position=on_position)
+    if is_made_up(source.path):
+        return f"{source.path}/{source.split}", starmap(Row, enumerate(made_up_rows(source), 1))
     split = hub_split(source, word_of(name), cache)
     return f"{split.name}/{split.split}", read_hub_rows(split, _needed_columns(source, data))
 

@@ -5,19 +5,23 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+from ftx.data.special_tokens import special_tokens_of
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """At most ``vocabulary_size`` entries; every byte is one of them, so any text can be written."""
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int, template: str = "chatml") -> PreTrainedTokenizerFast:
+    """At most ``vocabulary_size`` entries: every byte, so that any text can be written, and what ``template`` ends and
+    begins turns with."""
+    special = special_tokens_of(template)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=[END_OF_TEXT, TURN_START, TURN_END],
+        special_tokens=special.all(),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=TURN_END, pad_token=END_OF_TEXT)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=special.begin, eos_token=special.end, pad_token=special.padding
+    )

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields, replace
 
+import psutil
+
 from ftx.config.model_schema import ArchitectureConfig
 from ftx.config.parallel import micro_batch_of, ranks, strategy_of, zero_stage
 from ftx.config.schema import RunConfig
@@ -79,8 +81,12 @@ def as_the_originals(run: RunConfig) -> RunConfig:
 
 
 def capacity_of(run: RunConfig) -> float | None:
-    """Bytes of one device; None where nobody said."""
-    return run.hardware.memory_gib * GIB if run.hardware.memory_gib else None
+    """Bytes of one device, or of this machine's share of a CPU's process; None where nobody said."""
+    if run.hardware.memory_gib:
+        return run.hardware.memory_gib * GIB
+    if run.hardware.device == "cpu":
+        return psutil.virtual_memory().total / run.hardware.processes_per_node
+    return None
 
 
 def _copies(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters) -> float:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 
+from ftx.config.made_up import is_made_up
 from ftx.config.schema import SourceConfig
 from ftx.data.files import read_rows
 from ftx.data.hub import read_hub_rows
+from ftx.data.made_up import made_up_rows
 from ftx.data.rows import BadRow, Row
 from ftx.data.sources import hub_split, is_file
 from ftx.errors import UserError
@@ -22,6 +25,8 @@ def read_questions(section: str, source: SourceConfig, cache: Path) -> Iterator[
         if is_file(source):
             where = Path(source.path)
             rows = read_rows(where, columns=source.columns or None)
+        elif is_made_up(source.path):
+            where, rows = f"{source.path}/{source.split}", starmap(Row, enumerate(made_up_rows(source), 1))
         else:
             split = hub_split(source, f"{section}.path", cache)
             where, rows = f"{split.name}/{split.split}", read_hub_rows(split, None)

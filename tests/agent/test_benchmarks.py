@@ -1,5 +1,6 @@
 """How benchmarks are read, and what is said of a folder that holds none."""
 
+import csv
 import json
 
 import pytest
@@ -100,3 +101,16 @@ def test_the_limit_is_of_questions_and_not_of_samples():
     assert [one.id for one in data_agent.items(None, evaluation)] == [
         f"{task}#{k}" for task in (5, 49) for k in (0, 1, 2)
     ]
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_made_up_benchmark_has_the_files_of_the_real_one(split):
+    benchmark = open_benchmark(DataAgentConfig(path="made-up:dabstep", split=split))
+    assert [question.level for question in benchmark.questions] == ["easy", "easy", "hard", "hard"]
+    with benchmark.opened() as files:
+        table = list(csv.DictReader(files["payments.csv"].read_text().splitlines()))
+        assert set(files) == {"payments.csv", "manual.md"} == set(benchmark.questions[0].files)
+    amounts = {name: [float(row["amount"]) for row in table if name in row.values()] for name in ("Alfa", "NL", "BE")}
+    answers = [sum(amounts["Alfa"]), max(float(row["amount"]) for row in table), sum(amounts["NL"]), amounts["BE"][0]]
+    gold = [str(answer) for answer in answers] if split == "dev" else [None] * 4
+    assert [question.gold for question in benchmark.questions] == gold
