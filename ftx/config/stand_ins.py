@@ -15,7 +15,7 @@ from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.made_up import MADE_UP, ROWS
 from ftx.config.model_schema import ArchitectureConfig, ModelConfig
-from ftx.config.parallel import ranks
+from ftx.config.parallel import micro_batch_of, ranks
 from ftx.config.schema import DataConfig, DataSizeConfig, RunConfig, ScheduleConfig, SourceConfig
 from ftx.errors import UserError
 
@@ -155,7 +155,7 @@ def _schedule(run: RunConfig, keys: Collection[str]) -> ScheduleConfig:
     """A step of few rows, and none at all where nothing is trained."""
     schedule = run.schedule
     steps = None if schedule.epochs == 0 and "schedule.max_steps" not in keys else schedule.max_steps
-    smallest = MICRO_BATCHES * ranks(run) * run.hardware.micro_batch
+    smallest = MICRO_BATCHES * ranks(run) * micro_batch_of(run)
     small = replace(
         schedule,
         max_steps=steps,

@@ -35,9 +35,10 @@ class Memory:
     activations: float
     """What the forward pass leaves for the backward pass."""
     logits: float
+    working: float
+    """Shortened copies of weights, and what a layer's backward pass takes beyond what the logits needed."""
     buffers: float
-    """Shortened copies of weights, what a layer's backward pass takes beyond what the logits needed, and what is
-    exchanged with other devices."""
+    """What is on its way from and to other devices."""
     reserve: float
     """What the device's own software takes, and what an allocator loses."""
 
@@ -59,15 +60,16 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
     states = states_of(run, parameters)
     activations = activations_of(run, architecture, tokens, segment=run.data.max_length)
     logits = whole_logits(run, architecture, tokens) if as_published else logits_of(run, architecture, tokens)
-    buffers = _copies(run, architecture, parameters) + _exchanged(run, architecture, parameters)
-    buffers += max(0.0, activations.working - logits)
-    passing = activations.saved + logits + buffers
+    working = _copies(run, architecture, parameters) + max(0.0, activations.working - logits)
+    buffers = _exchanged(run, architecture, parameters)
+    passing = activations.saved + logits + working + buffers
     return Memory(
         states.weights,
         states.gradients,
         states.optimizer,
         activations.saved,
         logits,
+        working,
         buffers,
         _reserve(run, passing),
     )
@@ -100,7 +102,6 @@ def _copies(run: RunConfig, architecture: ArchitectureConfig, parameters: Parame
 
 
 def _exchanged(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters) -> float:
-    """What is on its way from and to other devices."""
     numbers, strategy, trained = numbers_of(run), strategy_of(run), count(parameters.trained)
     if ranks(run) == 1:
         return 0.0
