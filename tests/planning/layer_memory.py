@@ -106,7 +106,6 @@ def saved_by_a_layer(run: RunConfig, architecture: ArchitectureConfig, tokens: i
     layer = (model.get_base_model() if run.method.name != "full" else model).model.layers[1]
     layer.register_forward_pre_hook(lambda *_: marks.append(sum(seen.values())))
     layer.register_forward_hook(lambda *_: marks.append(sum(seen.values())))
-    casts = numbers_of(run).casts
     with (
         as_on_a_gpu(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
