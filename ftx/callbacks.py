@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ftx import checkpoints, metrics_log
-from ftx.config.parallel import ranks
+from ftx.config.parallel import micro_batch_of, ranks
 from ftx.config.schema import RunConfig, ScheduleConfig
 from ftx.data.order import TrainingOrder
 from ftx.data.prepare import Prepared
@@ -122,7 +122,7 @@ class RunCallback(TrainerCallback):
             shares = self.order.micro_batches(
                 *divmod(step, self.length.steps_per_epoch),
                 ranks=ranks(self.run),
-                size=self.run.hardware.micro_batch,
+                size=micro_batch_of(self.run),
                 count=args.gradient_accumulation_steps,
             )
             items = [row for rank, at in wrong for row in shares[rank][at]]

@@ -131,6 +131,7 @@ class _SummedLoss(torch.autograd.Function):
                     _add_product_(by_weight, by_logits.t(), states[part])
                 if by_bias is not None:
                     by_bias += by_logits.sum(0, dtype=wide)
+                del logits, by_logits  # or the next chunk's would come beside them
         ctx.gradients = gradients
         return summed
 

@@ -8,6 +8,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from ftx.config.parallel import strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.precision import autocasts
+from ftx.reduce_bucket import REDUCE_BUCKET
 
 
 def strategy_arguments(run: RunConfig, accumulation: int) -> dict[str, Any]:
@@ -28,7 +29,12 @@ def deepspeed_config(run: RunConfig, accumulation: int) -> dict[str, Any]:
     """DeepSpeed's settings for a run of ``accumulation`` micro-batches a step."""
     stage = zero_stage(strategy_of(run))
     short = run.hardware.precision if autocasts(run) else "fp32"
-    zero: dict[str, Any] = {"stage": stage, "contiguous_gradients": True, "overlap_comm": run.hardware.device == "cuda"}
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "contiguous_gradients": True,
+        "overlap_comm": run.hardware.device == "cuda",
+        "reduce_bucket_size": REDUCE_BUCKET,
+    }
     if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
     return {

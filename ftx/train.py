@@ -7,6 +7,7 @@ from ftx.config.command_line import read_command_line
 from ftx.config.compose import ComposedRun, Composition, compose_all, scoring_of
 from ftx.config.schema import RunConfig
 from ftx.errors import ExitCode, Interrupted
+from ftx.micro_batch import settle, settled
 from ftx.progress import say, start_console
 from ftx.run_folder import RunFolder
 from ftx.verb import act_as, verb
@@ -18,7 +19,7 @@ PURPOSE = "Train one run, or every run of a sweep; a finished run is not trained
 def main(arguments: Sequence[str]) -> ExitCode:
     """The story of a training from words to an exit code."""
     line = read_command_line("train", PURPOSE, arguments)
-    composition = compose_all(line.words, multirun=line.multirun, config_dir=line.config_dir)
+    composition = settled(compose_all(line.words, multirun=line.multirun, config_dir=line.config_dir))
     return show(composition) if line.show_config else launch(composition)
 
 
@@ -52,6 +53,7 @@ def train(run: RunConfig) -> RunFolder:
     from launchers import local
 
     start_console()
+    run = settle(run)
     check_here(run)
     composed = ComposedRun(run, (), {}, scoring_of(run))
     folder = local.locate(composed)

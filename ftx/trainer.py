@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from ftx import checkpoints, metrics_log
 from ftx.callbacks import LOSS_STATE, Length, RunCallback, some_of
 from ftx.compiled import compiled_layers, worth_compiling
-from ftx.config.parallel import ranks, strategy_of, zero_stage
+from ftx.config.parallel import micro_batch_of, ranks, strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.data.collate import MicroBatchCollator
 from ftx.data.order import MicroBatches, OfEveryRank, TrainingOrder, order_of
@@ -51,7 +51,7 @@ def training_length(run: RunConfig, order: TrainingOrder) -> Length:
 
 def micro_batches_in_step(run: RunConfig, order: TrainingOrder) -> int:
     """The same for every step: as many as the one with the most rows needs."""
-    return math.ceil(order.most_rows(training_length(run, order).steps) / (ranks(run) * run.hardware.micro_batch))
+    return math.ceil(order.most_rows(training_length(run, order).steps) / (ranks(run) * micro_batch_of(run)))
 
 
 def check_supervised(order: TrainingOrder, length: Length) -> None:
@@ -102,9 +102,7 @@ def train(
     _begin_saving(saver, run, model, resume, length)
     utilisation = _utilisation(run, order, model, shared, accumulation)
     callback = RunCallback(run, prepared, folder, order, length, token_loss, saver, utilisation, stop, on_row)
-    mine = MicroBatches(
-        order, size=run.hardware.micro_batch, accumulation=accumulation, rank=rank.index, ranks=rank.count
-    )
+    mine = MicroBatches(order, size=micro_batch_of(run), accumulation=accumulation, rank=rank.index, ranks=rank.count)
     trainer = _Trainer(
         model=model,
         args=_arguments(run, folder, length, accumulation),
@@ -203,7 +201,7 @@ def _utilisation(
 ) -> Utilisation:
     def with_rows(step: int) -> int:
         epoch, at = divmod(step, order.steps_per_epoch)
-        shares = order.micro_batches(epoch, at, ranks=ranks(run), size=run.hardware.micro_batch, count=accumulation)
+        shares = order.micro_batches(epoch, at, ranks=ranks(run), size=micro_batch_of(run), count=accumulation)
         return sum(bool(rows) for micro_batches in shares for rows in micro_batches)
 
     peak = peak_flops(run.hardware)

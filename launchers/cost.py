@@ -135,6 +135,11 @@ def pace_of(metrics: Path, global_batch_size: int) -> Pace | None:
     return Pace(tokens / last["epoch"], tokens / (last["step"] * global_batch_size), speed)
 
 
+def earlier_pace(run: RunConfig) -> Pace | None:
+    """Of earlier runs of the same kind where this one goes to."""
+    return _pace_of(kind_of(asdict(run)), _earlier_runs(Path(run.run_root)))
+
+
 def training_hours(run: RunConfig, pace: Pace) -> float:
     """As long as its epochs take, or its steps where they are fewer."""
     schedule = run.schedule

@@ -7,7 +7,8 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,15 @@ COMPILED = "compiled"
 
 @dataclass(frozen=True)
 class Part:
-    """One start of one run, and after how many rows of metrics it is told to stop (0: never)."""
+    """One start of one run, and after how many rows of metrics it is told to stop (0: never).
+
+    ``note_held``: where rank 0 writes how many bytes of tensors it holds when a step begins, at most, and behind it.
+    """
 
     folder: Path
     run: RunConfig
     stop_after: int = 0
+    note_held: Path | None = None
 
 
 def compute(parts: Sequence[Part], ranks: int, into: Path) -> None:
@@ -95,10 +100,52 @@ def _compute(part: Part, *, is_main: bool) -> None:
     barrier()
     prepared = prepare(run)
     try:
-        train(run, prepared, model_to_train(run, prepared), folder, stop, on_row)
+        with _noting_what_is_held(part.note_held if is_main else None):
+            train(run, prepared, model_to_train(run, prepared), folder, stop, on_row)
         assert not part.stop_after, "was not told to stop"
     except Interrupted:
         assert part.stop_after
+
+
+@contextmanager
+def _noting_what_is_held(report: Path | None) -> Iterator[None]:
+    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+    if report is None:
+        yield
+        return
+    before = _held()
+    most = [0, 0]
+
+    def note(at: int) -> None:
+        most[at] = max(most[at], _held() - before)
+
+    hooks = [
+        register_optimizer_step_pre_hook(lambda *_: note(0)),
+        register_optimizer_step_post_hook(lambda *_: note(1)),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    report.write_text(" ".join(map(str, most)))
+
+
+def _held() -> int:
+    """Bytes of all tensors of numbers that Python knows of, but for buckets that are allocated whole and stay empty."""
+    import torch
+
+    from ftx.reduce_bucket import REDUCE_BUCKET
+
+    found = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, torch.Tensor):
+            tensor = getattr(thing, "_local_tensor", thing)
+            if tensor.is_floating_point() or tensor.dtype == torch.uint8:
+                storage = tensor.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+    return sum(size for size in found.values() if size < REDUCE_BUCKET)
 
 
 def _forget_the_last_one() -> None:

@@ -12,7 +12,7 @@ from ftx.config.expected_checks import check_expected
 from ftx.config.export_checks import EXPORT_READ_WHEN, check_export
 from ftx.config.keys import did_you_mean, flat, schema_fields
 from ftx.config.launcher_checks import LAUNCHER_READ_WHEN, check_launcher
-from ftx.config.parallel import check_parallel, ranks
+from ftx.config.parallel import check_parallel, micro_batch_of, ranks
 from ftx.config.publish_checks import PUBLISH_READ_WHEN, check_publish
 from ftx.config.schema import RunConfig
 from ftx.config.tracking_checks import TRACKING_READ_WHEN, check_tracking
@@ -134,7 +134,7 @@ def check_values(run: RunConfig) -> None:
             continue
         if isinstance(value, str):
             if choices and value not in choices:
-                numbers = " or a number of steps" if allowed.get("minimum") is not None else ""
+                numbers = " or a number" if allowed.get("minimum") is not None else ""
                 raise UserError(
                     f"{name}={value}: no such value{did_you_mean(value, choices)}; there are "
                     f"{', '.join(choices)}{numbers}"
@@ -198,7 +198,8 @@ def _check_required(run: RunConfig) -> None:
 
 
 def _check_batch(run: RunConfig) -> None:
-    processes, micro, wanted = ranks(run), run.hardware.micro_batch, run.schedule.global_batch_size
+    processes, wanted = ranks(run), run.schedule.global_batch_size
+    micro = 1 if run.hardware.micro_batch == "auto" else micro_batch_of(run)
     together = processes * micro
     if wanted % together == 0 or (wanted < together and wanted % processes == 0):
         return

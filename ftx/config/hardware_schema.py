@@ -29,8 +29,8 @@ class HardwareConfig:
     # the optimizer's state, zero2 the gradients too, zero3 and fsdp (PyTorch's own) the weights too.
     strategy: str = key("auto", choices=("auto", "ddp", "zero1", "zero2", "zero3", "fsdp"), identity=False)
     precision: str = key("fp32", choices=("fp32", "bf16", "fp16"))
-    # Rows that one device takes through the model at once.
-    micro_batch: int = key(1, minimum=1, identity=False)
+    # Rows that one device takes through the model at once; auto: as many as a plan finds room for.
+    micro_batch: int | str = key(1, choices=("auto",), minimum=1, identity=False)
     # CPU threads of one process; null: all cores, shared among the runs that work side by side.
     threads: int | None = key(None, minimum=1, identity=False)
     # Keep only the inputs of each layer and compute the rest again in the backward pass: less memory, a third slower.

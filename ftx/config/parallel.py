@@ -13,6 +13,11 @@ def ranks(run: RunConfig) -> int:
     return run.hardware.nodes * run.hardware.processes_per_node
 
 
+def micro_batch_of(run: RunConfig) -> int:
+    """Rows that one device takes at once; raises ValueError where a plan has still to say how many."""
+    return int(run.hardware.micro_batch)
+
+
 def strategy_of(run: RunConfig) -> str:
     """``one`` for a single process, else how several share the work: ddp, zero1, zero2, zero3 or fsdp."""
     if ranks(run) == 1:

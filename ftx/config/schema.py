@@ -73,6 +73,14 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
+class DataSizeConfig:
+    """What is known of a data set before it is fetched, for plans; over all of its training side."""
+
+    conversations: int | None = key(None, minimum=1)
+    tokens: int | None = key(None, minimum=1)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What is learned from, and how it becomes rows of tokens."""
 
@@ -123,6 +131,7 @@ class DataConfig:
     processes: int | None = key(None, minimum=1, identity=False)
     # Where prepared data is kept; null: <run_root>/.cache.
     cache: str | None = key(None, identity=False)
+    size: DataSizeConfig = section(DataSizeConfig, identity=False)
     # What this data is scored by unless evaluation.tasks says otherwise.
     tasks: list[str] = key(["loss"], identity=False)
 

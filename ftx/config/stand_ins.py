@@ -15,8 +15,8 @@ from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.made_up import MADE_UP, ROWS
 from ftx.config.model_schema import ArchitectureConfig, ModelConfig
-from ftx.config.parallel import ranks
-from ftx.config.schema import DataConfig, RunConfig, ScheduleConfig, SourceConfig
+from ftx.config.parallel import micro_batch_of, ranks
+from ftx.config.schema import DataConfig, DataSizeConfig, RunConfig, ScheduleConfig, SourceConfig
 from ftx.errors import UserError
 
 # Rows of two hundred thousand parameters and more; the layers' inputs come in whole blocks of 4-bit quantisation.
@@ -103,7 +103,10 @@ def _data(data: DataConfig, keys: Collection[str]) -> DataConfig:
         holdout_path=_made_up(data.holdout_path, data.format),
         sources={name: _with_fewer_rows(source, most) for name, source in made_up.items()},
     )
-    if small == data or "data.max_length" in keys:
+    if small == data:
+        return data
+    small = replace(small, size=DataSizeConfig())
+    if "data.max_length" in keys:
         return small
     return replace(small, max_length=min(data.max_length, MAX_LENGTH))
 
@@ -132,7 +135,7 @@ def _on_this_cpu(run: RunConfig, keys: Collection[str], *, in_sweep: bool) -> Ru
         processes_per_node=SEVERAL if ranks(run) > 1 and not in_sweep else 1,
         strategy=hardware.strategy,
         precision="fp32" if hardware.precision == "fp16" else hardware.precision,
-        micro_batch=hardware.micro_batch,
+        micro_batch=1 if hardware.micro_batch == "auto" else hardware.micro_batch,
         activation_checkpointing=hardware.activation_checkpointing,
         cudnn_benchmark=hardware.cudnn_benchmark,
         tf32=hardware.tf32,
@@ -152,7 +155,7 @@ def _schedule(run: RunConfig, keys: Collection[str]) -> ScheduleConfig:
     """A step of few rows, and none at all where nothing is trained."""
     schedule = run.schedule
     steps = None if schedule.epochs == 0 and "schedule.max_steps" not in keys else schedule.max_steps
-    smallest = MICRO_BATCHES * ranks(run) * run.hardware.micro_batch
+    smallest = MICRO_BATCHES * ranks(run) * micro_batch_of(run)
     small = replace(
         schedule,
         max_steps=steps,

@@ -45,6 +45,8 @@ LEAVES_THE_RESULT = {
     "data.processes",
     "data.cache",
     "data.tasks",
+    "data.size.conversations",
+    "data.size.tokens",
     "hardware.device",
     "hardware.gpu",
     "hardware.nodes",

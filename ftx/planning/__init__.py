@@ -1,0 +1,1 @@
+"""What a run will take, from its words and its model's dimensions alone: no weights, no torch."""

@@ -1,0 +1,63 @@
+"""What a run's folder will hold, and has to have room for."""
+
+from dataclasses import dataclass
+
+from ftx.config.model_schema import ArchitectureConfig
+from ftx.config.parallel import strategy_of, zero_stage
+from ftx.config.schema import RunConfig
+from ftx.planning.numbers import BYTES, numbers_of
+from ftx.planning.states import NUMBERS_A_SCALE, Parameters, count
+
+# Random states, Trainer's own record, configurations, and a tokenizer with an entry's text and its merges.
+SMALL_FILES, TOKENIZER_ENTRY = 1 << 20, 75
+METRICS_ROW = 500
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes. ``most``: at the fullest moment, when a checkpoint is written before an old one goes."""
+
+    model: float
+    checkpoint: float
+    most: float
+    end: float
+
+
+def disk_of(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters, steps: int) -> Disk:
+    """Of a training of so many steps; as ``ftx.saving`` expects it before there is a first checkpoint."""
+    if run.schedule.epochs == 0:
+        return Disk(0, 0, SMALL_FILES, SMALL_FILES)
+    schedule = run.schedule
+    model = _weights(run, parameters) + TOKENIZER_ENTRY * architecture.vocabulary_size + SMALL_FILES
+    checkpoint = _checkpoint(run, parameters) + SMALL_FILES
+    saves = _saves(run, steps)
+    copies = int(schedule.epochs or 0) if schedule.save_weights == "epoch" else 0
+    kept = min(saves, schedule.keep_checkpoints + (1 if schedule.best_metric else 0))
+    metrics = METRICS_ROW * steps / schedule.log_every + SMALL_FILES
+    end = model + kept * checkpoint + copies * model + metrics
+    return Disk(model, checkpoint, end + (checkpoint if saves > kept else 0), end)
+
+
+def _weights(run: RunConfig, parameters: Parameters) -> float:
+    if zero_stage(strategy_of(run)):
+        return float(BYTES[run.hardware.precision] * count(parameters.trained))
+    return float(numbers_of(run).trained * count(parameters.trained))
+
+
+def _checkpoint(run: RunConfig, parameters: Parameters) -> float:
+    """Weights, and two moments of each number that is trained; ZeRO adds 32-bit weights and writes its own again."""
+    trained, weights = count(parameters.trained), _weights(run, parameters)
+    if zero_stage(strategy_of(run)):
+        return 2 * weights + 12 * trained
+    if "8bit" in run.method.optimizer:
+        return weights + 2 * trained * (1 + 4 / NUMBERS_A_SCALE)
+    return weights + 2 * numbers_of(run).trained * trained
+
+
+def _saves(run: RunConfig, steps: int) -> int:
+    schedule = run.schedule
+    if schedule.save_every == "never":
+        return int(schedule.best_metric is not None)
+    if schedule.save_every == "epoch":
+        return int(schedule.epochs or 1)
+    return -(-steps // int(schedule.save_every))

@@ -1,0 +1,73 @@
+"""The dimensions of a run's model, without its weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ftx.config.model_schema import ArchitectureConfig
+from ftx.config.schema import RunConfig
+from ftx.errors import UserError
+
+# transformers' model_type → the family whose layers it has.
+FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "mistral": "llama", "olmo2": "olmo2"}
+CONFIG = "config.json"
+
+
+def architecture_of(run: RunConfig) -> ArchitectureConfig:
+    """As the model's own config.json says where that is here, else as the choice of model does, else as the hub does.
+
+    Raises UserError where nobody knows them, and for a family that is built otherwise.
+    """
+    if run.model.weights == "random":
+        return run.model.architecture
+    name = str(run.model.name)
+    folder = Path(name).expanduser()
+    file = folder / CONFIG if folder.is_dir() else _in_cache(name, run.model.revision)
+    if file is None and run.model.architecture != ArchitectureConfig():
+        return run.model.architecture
+    return read_architecture(file or _fetched(name, run.model.revision), name)
+
+
+def read_architecture(file: Path, name: str) -> ArchitectureConfig:
+    """Of a model in Hugging Face layout; ``name`` is how the user calls it."""
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        family = FAMILIES.get(config["model_type"])
+        if family is None or config.get("attention_bias") or config.get("mlp_bias"):
+            raise UserError(
+                f"model.name={name}: a plan knows the layers of {', '.join(FAMILIES)} without biases of their own, "
+                f"and this is {config['model_type']}"
+            )
+        heads = int(config["num_attention_heads"])
+        return ArchitectureConfig(
+            family=family,
+            vocabulary_size=int(config["vocab_size"]),
+            hidden_size=int(config["hidden_size"]),
+            intermediate_size=int(config["intermediate_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            key_value_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model.name={name}: {file} does not describe a model: {error}") from error
+
+
+def _in_cache(name: str, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, CONFIG, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _fetched(name: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, CONFIG, revision=revision))
+    except Exception as error:
+        raise UserError(
+            f"model.name={name}: nobody here knows its dimensions, and its config.json cannot be fetched: "
+            f"{str(error).splitlines()[0]}"
+        ) from error

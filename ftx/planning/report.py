@@ -1,0 +1,125 @@
+"""A plan: everything about one run, as a result and as text."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ftx.config.model_schema import ArchitectureConfig
+from ftx.config.parallel import micro_batch_of, ranks, strategy_of
+from ftx.config.schema import RunConfig
+from ftx.planning.advice import WayOut, largest_micro_batch, ways_out
+from ftx.planning.data_facts import DataSize, data_size
+from ftx.planning.disk import Disk, disk_of
+from ftx.planning.duration import Time, Work, steps_of, time_of, work_of
+from ftx.planning.memory import GIB, Memory, capacity_of, memory_of
+from ftx.planning.model_facts import architecture_of
+from ftx.planning.states import count, parameters_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of one run; ``memory`` is None for one that trains nothing, and what hangs on unknown data is None too."""
+
+    name: str
+    model: str
+    method: str
+    device: str
+    devices: int
+    strategy: str
+    precision: str
+    micro_batch: int
+    max_length: int
+    accumulation: int
+    parameters: int
+    trained: int
+    memory: Memory | None
+    published_memory: Memory | None
+    capacity: float | None
+    largest_micro_batch: int | None
+    ways_out: list[WayOut]
+    data: DataSize | None
+    work: Work | None
+    time: Time | None
+    disk: Disk | None
+
+    @property
+    def fits(self) -> bool | None:
+        """None where nobody knows how much memory there is, or nothing is trained."""
+        if self.memory is None or self.capacity is None:
+            return None
+        return self.memory.total <= self.capacity
+
+    @property
+    def gpu_hours(self) -> float | None:
+        return None if self.time is None or self.time.hours is None else self.time.hours * self.devices
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, with what follows from them."""
+        values = asdict(self)
+        for name in ("memory", "published_memory"):
+            memory = getattr(self, name)
+            if memory is not None:
+                values[name]["total"] = memory.total
+        return {**values, "fits": self.fits, "gpu_hours": self.gpu_hours}
+
+
+def plan_of(
+    run: RunConfig,
+    *,
+    as_published: bool = False,
+    mfu: float | None = None,
+    measured: Time | None = None,
+) -> Plan:
+    """``measured``: by earlier runs of the kind, which counts more than an MFU that is only assumed."""
+    architecture = architecture_of(run)
+    parameters = parameters_of(run, architecture)
+    trains = run.schedule.epochs != 0
+    size = data_size(run) if trains else None
+    memory = memory_of(run, architecture) if trains else None
+    capacity = capacity_of(run)
+    too_large = memory is not None and capacity is not None and memory.total > capacity
+    work = work_of(run, architecture, parameters, size) if size else None
+    steps = work.steps if work else steps_of(run.schedule, 1)
+    return Plan(
+        run.name,
+        str(run.model.name or "random"),
+        run.method.name,
+        run.hardware.gpu or run.hardware.device,
+        ranks(run),
+        strategy_of(run),
+        run.hardware.precision,
+        micro_batch_of(run),
+        run.data.max_length,
+        -(-run.schedule.global_batch_size // (ranks(run) * micro_batch_of(run))),
+        parameters.total,
+        count(parameters.trained) if trains else 0,
+        memory,
+        memory_of(run, architecture, as_published=True) if as_published and trains else None,
+        capacity,
+        largest_micro_batch(run, architecture) if trains and capacity else None,
+        ways_out(run, architecture) if too_large else [],
+        size,
+        work,
+        _time(run, work, mfu, measured),
+        disk_of(run, architecture, parameters, steps)
+        if size or run.schedule.save_every != "epoch" or not trains
+        else _disk_of_epochs(run, architecture),
+    )
+
+
+def _disk_of_epochs(run: RunConfig, architecture: ArchitectureConfig) -> Disk:
+    return disk_of(run, architecture, parameters_of(run, architecture), run.schedule.epochs or 1)
+
+
+def _time(run: RunConfig, work: Work | None, mfu: float | None, measured: Time | None) -> Time | None:
+    if measured is not None and mfu is None:
+        return measured
+    return time_of(run, work, mfu) if work else None
+
+
+def in_gib(count_of_bytes: float) -> str:
+    """``14.18 GiB``."""
+    return f"{count_of_bytes / GIB:,.2f} GiB"
+
+
+def parts_of(memory: Memory) -> list[tuple[str, float]]:
+    return [*((part.name, getattr(memory, part.name)) for part in fields(memory)), ("total", memory.total)]
