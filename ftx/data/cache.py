@@ -15,7 +15,7 @@ from ftx.config.data_checks import PLAIN_ORDERS
 from ftx.config.schema import RunConfig
 from ftx.data.fingerprint import cache_folder, data_fingerprint, model_fingerprint
 from ftx.data.sources import held_out_source, sources_of
-from ftx.data.special_tokens import BY_TEMPLATE
+from ftx.data.special_tokens import BY_TEMPLATE, CUT_ITS_WAY
 from ftx.environment import CHECKOUT
 from ftx.heartbeat import beat
 from ftx.lock import acquire_or_wait, holder
@@ -64,8 +64,11 @@ def prepared_folder(run: RunConfig) -> Path:
 
 def trained_tokenizer(run: RunConfig) -> str:
     """What the tokenizer of a random model depends on, beside its texts."""
-    entries = f"tokenizer of {run.model.architecture.vocabulary_size} entries"
-    return f"{entries} for {run.model.template}" if run.model.template in BY_TEMPLATE else entries
+    architecture, template = run.model.architecture, run.model.template
+    parts = [f"tokenizer of {architecture.vocabulary_size} entries"]
+    parts += [f"for {template}"] if template in BY_TEMPLATE else []
+    parts += [f"cut as {architecture.family}"] if architecture.family in CUT_ITS_WAY else []
+    return " ".join(parts)
 
 
 def is_complete(folder: Path) -> bool:

@@ -39,7 +39,8 @@ def pretrained_parts(run: RunConfig) -> ModelParts:
 
 def random_parts(run: RunConfig, texts: Iterable[str]) -> ModelParts:
     """With a tokenizer trained on ``texts``."""
-    tokenizer = train_tokenizer(texts, run.model.architecture.vocabulary_size, run.model.template)
+    architecture = run.model.architecture
+    tokenizer = train_tokenizer(texts, architecture.vocabulary_size, run.model.template, architecture.family)
     return ModelParts(tokenizer, with_thinking(load_template(run.model.template), run.data.thinking))
 
 

@@ -1,7 +1,10 @@
-"""What the tokenizers of random models have beside text: what each template's turns begin and end with."""
+"""What the tokenizers of random models have of their families': how turns begin and end, how text is cut."""
 
 from dataclasses import dataclass
 
+# Families whose tokenizers transformers builds anew around a stored vocabulary, with the family's own way to cut text
+# into words: a tokenizer that cut it otherwise would come back as another one.
+CUT_ITS_WAY = ("qwen2",)
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 

@@ -63,7 +63,7 @@ class GgufPlan:
                 found.setdefault(key, []).append(one.weight.name.removesuffix(".weight"))
         return [
             f"{len(names)} weights ({_kinds_of(names)}) have rows of {width}, no multiple of "
-            f"{GGML_QUANT_SIZES[Type[wanted.upper()]][0]}: {given} instead of {wanted}"
+            f"{GGML_QUANT_SIZES[getattr(Type, wanted.upper())][0]}: {given} instead of {wanted}"
             for (wanted, given, width), names in found.items()
         ]
 
