@@ -32,7 +32,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
         plan_of(composed.run, as_published=flags.as_published, mfu=flags.mfu, measured=measured(composed.run))
         for composed in composition.runs
     ]
-    sys.stdout.write(_as_json(plans) if flags.json else _as_text(plans))
+    arms = [_arm(composed.words, composition.swept) for composed in composition.runs]
+    sys.stdout.write(_as_json(plans) if flags.json else _as_text(plans, arms))
     return ExitCode.FINISHED
 
 
@@ -72,12 +73,16 @@ def _as_json(plans: Sequence[Plan]) -> str:
     return json.dumps(values[0] if len(values) == 1 else values, indent=2) + "\n"
 
 
-def _as_text(plans: Sequence[Plan]) -> str:
+def _arm(words: Sequence[str], swept: Sequence[str]) -> str:
+    return " ".join(word for word in words if word.partition("=")[0] in swept)
+
+
+def _as_text(plans: Sequence[Plan], arms: Sequence[str]) -> str:
     if len(plans) == 1:
         return describe(plans[0]) + "\n"
     # Runs of a sweep differ in few things: those that do not fit are shown whole.
     whole = [describe(plan) for plan in plans if plan.fits is False]
-    return "\n\n".join([*whole[:1], describe_sweep(plans)]) + "\n"
+    return "\n\n".join([*whole[:1], describe_sweep(plans, arms)]) + "\n"
 
 
 if __name__ == "__main__":

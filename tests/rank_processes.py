@@ -7,8 +7,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,8 @@ COMPILED = "compiled"
 class Part:
     """One start of one run, and after how many rows of metrics it is told to stop (0: never).
 
-    ``note_held``: where rank 0 writes how many bytes of tensors it holds when a step begins, at most, and behind it.
+    ``note_held``: where rank 0 writes how many bytes of tensors it holds when a step begins, at most, and behind the
+    last one.
     """
 
     folder: Path
@@ -81,6 +81,8 @@ def _be(rank: int, ranks: int, port: int, parts: Sequence[Part], log: Path) -> N
 
 
 def _compute(part: Part, *, is_main: bool) -> None:
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
     from ftx.distributed import barrier
     from ftx.job import model_to_train
     from ftx.resume import make_readable
@@ -89,8 +91,12 @@ def _compute(part: Part, *, is_main: bool) -> None:
     run, folder, stop = part.run, RunFolder(part.folder), StopRequest()
     rows = []
 
+    held = _Held()
+
     def on_row() -> None:
         rows.append(1)
+        if part.note_held is not None:
+            held.ended()
         if len(rows) == part.stop_after:
             stop.reason = "told"
 
@@ -100,36 +106,30 @@ def _compute(part: Part, *, is_main: bool) -> None:
     barrier()
     prepared = prepare(run)
     try:
-        with _noting_what_is_held(part.note_held if is_main else None):
-            train(run, prepared, model_to_train(run, prepared), folder, stop, on_row)
+        if part.note_held is not None:
+            held.before = _held()
+            register_optimizer_step_pre_hook(held.begins)
+        train(run, prepared, model_to_train(run, prepared), folder, stop, on_row)
+        if part.note_held is not None and is_main:
+            part.note_held.write_text(f"{held.at_a_step} {held.behind}")
         assert not part.stop_after, "was not told to stop"
     except Interrupted:
         assert part.stop_after
 
 
-@contextmanager
-def _noting_what_is_held(report: Path | None) -> Iterator[None]:
-    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+@dataclass
+class _Held:
+    """Bytes of tensors beyond those that were there before."""
 
-    if report is None:
-        yield
-        return
-    before = _held()
-    most = [0, 0]
+    before: int = 0
+    at_a_step: int = 0
+    behind: int = 0
 
-    def note(at: int) -> None:
-        most[at] = max(most[at], _held() - before)
+    def begins(self, *_: object) -> None:
+        self.at_a_step = max(self.at_a_step, _held() - self.before)
 
-    hooks = [
-        register_optimizer_step_pre_hook(lambda *_: note(0)),
-        register_optimizer_step_post_hook(lambda *_: note(1)),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-    report.write_text(" ".join(map(str, most)))
+    def ended(self) -> None:
+        self.behind = _held() - self.before
 
 
 def _held() -> int:
@@ -138,6 +138,7 @@ def _held() -> int:
 
     from ftx.reduce_bucket import REDUCE_BUCKET
 
+    gc.collect()
     found = {}
     for thing in gc.get_objects():
         if isinstance(thing, torch.Tensor):

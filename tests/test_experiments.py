@@ -76,6 +76,7 @@ JUPYTER_AGENT = {
     "launcher.exclusive": True,
 }
 AG_NEWS = {
+    "hardware.micro_batch": 8,
     "model.name": "Qwen/Qwen2.5-7B-Instruct",
     "model.template": "qwen2_5",
     "method.name": "full",
@@ -96,6 +97,7 @@ AG_NEWS = {
     "evaluation.tasks": ["classification"],
 }
 GLAIVE = {
+    "hardware.micro_batch": 2,
     "model.name": "nvidia/Llama-3.1-Nemotron-Nano-4B-v1.1",
     "model.architecture.family": "llama",
     "method.name": "qlora",
@@ -140,6 +142,8 @@ RECIPES = {
     "jupyter_agent": {**JUPYTER_AGENT, "schedule.epochs": 1},
     "jupyter_agent_epochs": {**JUPYTER_AGENT, "schedule.epochs": 0},
     "deepseek_r1_math_science": {
+        "hardware.micro_batch": 2,
+        "tracking.also": ["tensorboard"],
         "model.name": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
         "model.template": "deepseek_r1_distill_qwen",
         "method.name": "qlora",
@@ -201,19 +205,29 @@ RECIPES = {
     "olmo2_32b": olmo2("allenai/OLMo-2-0325-32B", 4e-6, 256, "zero3", True),
 }
 # The accumulation that the originals state, of which ours follows.
-ACCUMULATION = {"jupyter_agent": 1, "tulu3_8b": 2, "olmo2_7b": 2, "olmo2_13b": 1, "olmo2_32b": 4}
+ACCUMULATION = {
+    **{"jupyter_agent": 1, "ag_news": 4, "deepseek_r1_math_science": 8, "glaive_function_calling": 4},
+    **{"tulu3_8b": 2, "olmo2_7b": 2, "olmo2_13b": 1, "olmo2_32b": 4},
+}
 # All that debug=tiny may change; ``*`` is everything below.
 MAY_DIFFER = (
     *("stand_ins", "name", "tracking.experiment", "model.weights", "model.name", "model.architecture.*"),
     *("data.path", "data.sources.*.path", "data.sources.*.rows", "data.limit", "data.max_length"),
     *("hardware.device", "hardware.gpu", "hardware.nodes", "hardware.gpus_per_node", "hardware.processes_per_node"),
-    *("hardware.memory_gib", "hardware.unified_memory", "hardware.tflops.*", "hardware.bandwidth_gb_s"),
+    *(
+        "data.size.*",
+        "hardware.micro_batch",
+        "hardware.memory_gib",
+        "hardware.unified_memory",
+        "hardware.tflops.*",
+        "hardware.bandwidth_gb_s",
+    ),
     *("hardware.interconnect_gb_s", "hardware.network_gb_s", "hardware.host_memory_gib"),
     *("schedule.max_steps", "schedule.global_batch_size", "schedule.log_every", "launcher.parallel"),
     *("evaluation.limit", "evaluation.max_new_tokens", "evaluation.data_agent.*"),
 )
 OWN = [name for name in EXPERIMENTS if name not in RECIPES]
-SWEEPS = ("ag_news_epochs", "ag_news_small", "jupyter_agent_epochs", "stdlib_docs_epochs")
+SWEEPS = ("ag_news_epochs", "ag_news_small", "jupyter_agent_epochs", "stdlib_docs_epochs", "stdlib_docs_search")
 # As another one that is run, but for numbers that debug=tiny makes small.
 LIKE_ANOTHER = ("glaive_function_calling_debug", "olmo2_7b", "olmo2_13b")
 
@@ -241,7 +255,7 @@ def values_of(run: RunConfig) -> dict:
 
 
 def test_every_experiment_has_a_recipe_or_is_our_own():
-    assert OWN == ["ag_news_small", "stdlib_docs_epochs"]
+    assert OWN == ["ag_news_small", "stdlib_docs_epochs", "stdlib_docs_search"]
 
 
 @pytest.mark.parametrize("name", RECIPES)

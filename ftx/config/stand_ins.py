@@ -135,7 +135,7 @@ def _on_this_cpu(run: RunConfig, keys: Collection[str], *, in_sweep: bool) -> Ru
         processes_per_node=SEVERAL if ranks(run) > 1 and not in_sweep else 1,
         strategy=hardware.strategy,
         precision="fp32" if hardware.precision == "fp16" else hardware.precision,
-        micro_batch=1 if hardware.micro_batch == "auto" else hardware.micro_batch,
+        micro_batch=1,
         activation_checkpointing=hardware.activation_checkpointing,
         cudnn_benchmark=hardware.cudnn_benchmark,
         tf32=hardware.tf32,

@@ -15,8 +15,11 @@ from ftx.planning.numbers import numbers_of
 from ftx.planning.parameters import Weight, adapter_weights, weights_of
 
 BLOCK, SCALES_TOGETHER = 64, 256
-# bitsandbytes keeps the moments of smaller tensors in 32 bits, and a 32-bit scale for so many numbers of larger ones.
+# bitsandbytes keeps the moments of smaller tensors in 32 bits, and a 32-bit scale for so many numbers of larger ones;
+# Trainer has it keep those of embeddings in 32 bits too.
 SMALL_TENSOR, NUMBERS_A_SCALE = 4096, 256
+# DeepSpeed's stage3_param_persistence_threshold.
+KEPT_WHOLE = 100_000
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,14 @@ def states_of(run: RunConfig, parameters: Parameters) -> States:
     optimizer = 4 * trained / shares + _moments(run, flat, 4)
     # Stage 1 adds all gradients up whole, in 32 bits besides the short ones that come out of the backward pass.
     gradients = (4 + numbers.trained) * trained if stage == 1 else 4 * trained / shares
-    return States(weights / shares if stage == 3 else weights, gradients, optimizer)
+    if stage == 3:
+        weights = weights / shares + _kept_whole(parameters, numbers.base)
+    return States(weights, gradients, optimizer)
+
+
+def _kept_whole(parameters: Parameters, each: int) -> int:
+    """ZeRO-3 gathers small tensors once and keeps them, besides its own part of them."""
+    return each * sum(one.count for one in parameters.base if one.count <= KEPT_WHOLE)
 
 
 def _base_bytes(run: RunConfig, parameters: Parameters) -> float:
@@ -94,6 +104,6 @@ def _moments(run: RunConfig, trained: Sequence[Weight], each: int) -> float:
     """Adam's two for every number."""
     if "8bit" not in run.method.optimizer:
         return 2 * each * count(trained)
-    small = count([one for one in trained if one.count < SMALL_TENSOR])
+    small = count([one for one in trained if one.count < SMALL_TENSOR or one.kind == "embedding"])
     large = count(trained) - small
     return 8 * small + 2 * large * (1 + 4 / NUMBERS_A_SCALE)

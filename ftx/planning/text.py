@@ -14,12 +14,12 @@ def describe(plan: Plan) -> str:
     return "\n".join([*_head(plan), *_memory(plan), *_batch(plan), *_work(plan), *_disk(plan)])
 
 
-def describe_sweep(plans: Sequence[Plan]) -> str:
-    """A line for each run, and what all of them take together."""
-    lines = [f"{len(plans)} runs"]
-    for plan in plans:
-        memory = "trains nothing" if plan.memory is None else f"{in_gib(plan.memory.total)}{_verdict(plan)}"
-        lines.append(f"  {plan.name}: {memory}, {_hours(plan)}")
+def describe_sweep(plans: Sequence[Plan], arms: Sequence[str]) -> str:
+    """A line for each run, which ``arms`` tell apart, and what all of them take together."""
+    lines = [f"{plans[0].name}: {len(plans)} runs"]
+    for plan, arm in zip(plans, arms, strict=True):
+        takes = f"{in_gib(plan.memory.total)}{_verdict(plan)}, {_hours(plan)}" if plan.memory else "trains nothing"
+        lines.append(f"  {arm}: {takes}")
     hours = [plan.gpu_hours or 0.0 for plan in plans if plan.memory is not None]
     unknown = any(plan.gpu_hours is None for plan in plans if plan.memory is not None)
     disk = sum(plan.disk.most for plan in plans if plan.disk)
