@@ -67,6 +67,7 @@ def test_a_rank_of_full_size_within_a_tenth(case):
     planned = memory_of(run, architecture)
     alone = planned.activations + planned.logits + planned.working
     tracked = tracked_peak(run, architecture, int(run.hardware.micro_batch) * run.data.max_length)
+    print(f"\n{case}: planned {alone / 2**30:.2f} GiB, tracked {tracked / 2**30:.2f} GiB, {alone / tracked - 1:+.1%}")
     assert alone == pytest.approx(tracked, rel=0.1)
 
 
