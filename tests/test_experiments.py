@@ -211,6 +211,7 @@ ACCUMULATION = {
 }
 # All that debug=tiny may change; ``*`` is everything below.
 MAY_DIFFER = (
+    "export.quantization",
     *("stand_ins", "name", "tracking.experiment", "model.weights", "model.name", "model.architecture.*"),
     *("data.path", "data.sources.*.path", "data.sources.*.rows", "data.limit", "data.max_length"),
     *("hardware.device", "hardware.gpu", "hardware.nodes", "hardware.gpus_per_node", "hardware.processes_per_node"),

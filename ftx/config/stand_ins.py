@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ftx.config.data_checks import looks_like_a_file
 from ftx.config.evaluation_schema import EvaluationConfig
+from ftx.config.export_schema import ExportConfig
 from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.made_up import MADE_UP, ROWS
 from ftx.config.model_schema import ArchitectureConfig, ModelConfig
@@ -49,8 +50,9 @@ def with_stand_ins(run: RunConfig, keys: Collection[str], *, in_sweep: bool) -> 
     small = replace(small, schedule=_schedule(small, keys))
     if in_sweep and small.hardware.device == "cpu" and "launcher.parallel" not in keys:
         small = replace(small, launcher=replace(run.launcher, parallel=max(run.launcher.parallel, SEVERAL)))
-    if run.export.hub:
-        small = replace(small, export=replace(run.export, push="dry"))
+    small = replace(small, export=_export(run.export, keys))
+    if len(small.export.quantization) < len(run.export.quantization):
+        replaced.append(f"export.quantization=[{','.join(small.export.quantization)}], the first and the last")
     return small, replaced
 
 
@@ -64,6 +66,14 @@ def evaluation_with_stand_ins(evaluation: EvaluationConfig, keys: Collection[str
         agent = replace(agent, path=MADE_UP + agent.benchmark, split="dev")
     hardware = evaluation.hardware if "evaluation.hardware" in keys else None
     return replace(evaluation, math=math, data_agent=agent, hardware=hardware)
+
+
+def _export(export: ExportConfig, keys: Collection[str]) -> ExportConfig:
+    """Nothing is uploaded; of many files for llama.cpp the first and the last, each of which is checked for seconds."""
+    kinds = list(export.quantization)
+    if len(kinds) > 2 and "export.quantization" not in keys:
+        kinds = [kinds[0], kinds[-1]]
+    return replace(export, quantization=kinds, push="dry" if export.hub else export.push)
 
 
 def _model(model: ModelConfig) -> ModelConfig:

@@ -11,16 +11,22 @@ from ftx.planning.states import NUMBERS_A_SCALE, Parameters, count
 # Random states, Trainer's own record, configurations, and a tokenizer with an entry's text and its merges.
 SMALL_FILES, TOKENIZER_ENTRY = 1 << 20, 75
 METRICS_ROW = 500
+# Of a number in a file for llama.cpp: blocks with their scales, and the mixes of types that it names _m.
+FILE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q6_k": 210 / 256, "q5_k_m": 0.71, "q4_k_m": 0.61}
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes. ``most``: at the fullest moment, when a checkpoint is written before an old one goes."""
+    """Bytes. ``most``: at the fullest moment, when a checkpoint is written before an old one goes.
+
+    ``exports`` come on top: the merged model and the files for llama.cpp.
+    """
 
     model: float
     checkpoint: float
     most: float
     end: float
+    exports: float = 0.0
 
 
 def disk_of(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters, steps: int) -> Disk:
@@ -35,7 +41,15 @@ def disk_of(run: RunConfig, architecture: ArchitectureConfig, parameters: Parame
     kept = min(saves, schedule.keep_checkpoints + (1 if schedule.best_metric else 0))
     metrics = METRICS_ROW * steps / schedule.log_every + SMALL_FILES
     end = model + kept * checkpoint + copies * model + metrics
-    return Disk(model, checkpoint, end + (checkpoint if saves > kept else 0), end)
+    most = end + (checkpoint if saves > kept else 0)
+    return Disk(model, checkpoint, most, end, _exports(run, parameters))
+
+
+def _exports(run: RunConfig, parameters: Parameters) -> float:
+    whole, export = count(parameters.base), run.export
+    merges = run.method.name != "full" and (export.merge or export.gguf)
+    merged = BYTES[run.hardware.precision] * whole if merges else 0.0
+    return merged + sum(FILE_BYTES[kind] * whole for kind in export.quantization if export.gguf)
 
 
 def _weights(run: RunConfig, parameters: Parameters) -> float:

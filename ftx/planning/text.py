@@ -90,7 +90,7 @@ def _disk(plan: Plan) -> Iterator[str]:
     yield _line(
         "disk",
         f"model {in_words(disk.model)}, a checkpoint {in_words(disk.checkpoint)}, at most {in_words(disk.most)}, "
-        f"in the end {in_words(disk.end)}",
+        f"in the end {in_words(disk.end)}" + (f"; exports {in_words(disk.exports)}" if disk.exports else ""),
     )
 
 
