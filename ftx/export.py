@@ -18,9 +18,6 @@ from ftx.preflight import check_exports
 from ftx.run_folder import RunFolder, find_run, remove_leftovers
 from ftx.verb import verb
 
-FAILED = "export: "
-"""What the reason of a run begins with that is all there but for its exports."""
-
 
 @verb
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -54,7 +51,9 @@ def _make(folder: RunFolder, run: RunConfig, names: Sequence[str]) -> ExitCode:
     except ExportFailed as failure:
         sys.stderr.write(f"error: {failure}\n")
         return ExitCode.FAILED
-    if folder.read_status().reason.startswith(FAILED) and not folder.missing_exports(folder.read_run()):
+    trained = folder.read_run()
+    is_all_there = not folder.missing_tasks(trained) and not folder.missing_exports(trained)
+    if folder.read_status().state == "failed" and is_all_there:
         folder.write_status(state="finished", reason="")
     return ExitCode.FINISHED
 

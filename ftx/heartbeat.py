@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from ftx.run_folder import RunFolder
 
 # A new phase is written at once, steps of the same one not more often than this.
 BEAT_SECONDS = 1.0
+STILL_SECONDS = 10.0
 STACKS_SIGNAL = signal.SIGUSR1
 
 
@@ -100,6 +102,25 @@ def beat(phase: str = "", done: int | None = None, unit: str = "step") -> None:
     """This process got somewhere; cheap enough for every micro-batch."""
     if _current is not None:
         _current.beat(phase, done, unit)
+
+
+@contextmanager
+def beating(phase: str) -> Iterator[None]:
+    """Within it this process counts as getting somewhere: for a call that takes long, and gives up by itself."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(STILL_SECONDS):
+            beat()
+
+    beat(phase)
+    thread = threading.Thread(target=go_on, name=phase, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -263,7 +263,12 @@ class RunFolder:
         export = run.export
         good = {"ok", *(() if export.check else ("unchecked",)), *(("shown",) if export.push == "dry" else ())}
         # Of a push, and of a registration: the same one.
-        wanted = {"repository": export.repository, "registered_as": export.register}
+        wanted = {
+            "repository": export.repository,
+            "upload": list(export.upload),
+            "private": export.private,
+            "registered_as": export.register,
+        }
         as_wanted = all(entry.get(key, value) == value for key, value in wanted.items())
         return entry.get("state") in good and as_wanted and (self.path / entry.get("made", ".")).exists()
 

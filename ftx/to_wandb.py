@@ -12,6 +12,7 @@ from ftx.config.keys import flat
 from ftx.config.schema import RunConfig
 from ftx.metric_points import values_of
 from ftx.mlflow_names import named_scores
+from ftx.redaction import redacted
 from ftx.row_stream import RowStream
 from ftx.run_folder import RunFolder
 from ftx.writing import put_away
@@ -76,8 +77,9 @@ def project_of(experiment: str) -> str:
 
 
 def config_of(run: RunConfig) -> dict[str, Any]:
-    """Flat keys, but for what others have published."""
-    return {name: value for name, value in flat(run).items() if not name.startswith("expected.")}
+    """Flat keys, but for what others have published; no password that stands in an address, nor what looks like one."""
+    kept = {name: value for name, value in flat(run).items() if not name.startswith("expected.")}
+    return {name: redacted(value) if isinstance(value, str) else value for name, value in kept.items()}
 
 
 def _settings(mode: str) -> "Settings":

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.trackers",
         "ftx.to_tensorboard",
         "ftx.to_wandb",
+        "ftx.redaction",
         "ftx.row_stream",
         "ftx.mlflow_names",
         "ftx.mlflow_parent",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -89,6 +90,12 @@ def hardware_choice(name: str, config_dir: Path | None) -> HardwareConfig:
         raise UserError(explain(error, [], config_dir)) from error
 
 
+@cache
+def _loaded(file: Path, changed: int) -> Any:
+    """A yaml file as it was when it was ``changed``: every composition looks at all of them."""
+    return OmegaConf.load(file)
+
+
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator["_Composer"]:
     """Hydra, initialised over conf/, the schema and the groups outside conf/; afterwards as if it had not been."""
@@ -99,7 +106,7 @@ def _hydra(config_dir: Path | None) -> Iterator["_Composer"]:
         for file in sorted(folder.glob("*.yaml")):
             if file == SITE:
                 continue
-            node = OmegaConf.load(file)
+            node = _loaded(file, file.stat().st_mtime_ns)
             if (group, file.stem) == ("launcher", "slurm"):
                 node = OmegaConf.merge(node, read_site())
             store.store(group=group, name=file.stem, node=node, package=package or group)

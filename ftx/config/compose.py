@@ -15,7 +15,7 @@ from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
 from ftx.config.made_up import is_made_up
-from ftx.config.schema import DataConfig, RunConfig
+from ftx.config.schema import DataConfig, DataSizeConfig, RunConfig
 from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
 from ftx.config.stand_ins import evaluation_with_stand_ins, with_stand_ins
 from ftx.config.tracking_checks import with_wandb_mode
@@ -161,8 +161,18 @@ def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware, *, in_sweep: 
     run, stand_ins = with_stand_ins(arm.run, _keys_of(arm.words), in_sweep=in_sweep)
     check_run(run)
     tracking = with_wandb_mode(replace(run.tracking, experiment=run.tracking.experiment or experiment))
+    run = replace(run, data=_of_known_size(run.data, _keys_of(arm.words)))
     run = _independent_of_folder(replace(run, name=_name(arm), tracking=tracking))
     return ComposedRun(run, arm.words, arm.choices, hardware.scoring_of(run), tuple(stand_ins))
+
+
+def _of_known_size(data: DataConfig, keys: Sequence[str]) -> DataConfig:
+    """What a choice of data knows of its size is not so of other data that the words put in its place."""
+    other = any(
+        key.startswith(("data.path", "data.subset", "data.split", "data.sources", "data.filter")) for key in keys
+    )
+    told = any(key.startswith("data.size") for key in keys)
+    return replace(data, size=DataSizeConfig()) if other and not told else data
 
 
 def _keys_of(words: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The schema as OmegaConf sees it."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, Node, OmegaConf
@@ -9,8 +10,12 @@ from ftx.config.schema import PublishedResult, RunConfig, SourceConfig
 from ftx.errors import UserError
 
 
+@cache
 def run_schema() -> DictConfig:
-    """The schema to merge into: frozen dataclasses make read-only nodes, which composing has to write to."""
+    """The schema to merge into, which copies it; made once, as that takes a while.
+
+    Frozen dataclasses make read-only nodes, which composing has to write to.
+    """
     node = OmegaConf.structured(RunConfig)
     _allow_writes(node)
     return node

@@ -68,6 +68,11 @@ def _check_register(run: RunConfig) -> None:
     name = str(run.export.register)
     if not name.strip() or re.search(r"[/:]", name) or name in (".", ".."):
         raise UserError(f"export.register={name}: not a name for MLflow's registry; write one without / and :")
+    export = run.export
+    if run.model.weights == "random" and run.method.name != "full" and not (export.merge or export.gguf):
+        raise UserError(
+            f"export.register={name}: an adapter on random weights is nothing without them; say export=[merge] too"
+        )
     if run.tracking.offline:
         raise UserError(
             f"export.register={name}: tracking.offline=true sends nothing to MLflow, where the registry is; leave one "

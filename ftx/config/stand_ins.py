@@ -26,6 +26,8 @@ MAX_LENGTH = 1024
 # Of an optimizer step, so that gradients are accumulated too.
 MICRO_BATCHES = 2
 SEVERAL = 2
+# Behind the name of what is no model of use.
+TINY = "-tiny"
 
 Config = TypeVar("Config")
 
@@ -69,11 +71,15 @@ def evaluation_with_stand_ins(evaluation: EvaluationConfig, keys: Collection[str
 
 
 def _export(export: ExportConfig, keys: Collection[str]) -> ExportConfig:
-    """Nothing is uploaded; of many files for llama.cpp the first and the last, each of which is checked for seconds."""
+    """Nothing is uploaded, nothing registered under the model's own name.
+
+    Of many files for llama.cpp the first and the last, each of which is checked for seconds.
+    """
     kinds = list(export.quantization)
     if len(kinds) > 2 and "export.quantization" not in keys:
         kinds = [kinds[0], kinds[-1]]
-    return replace(export, quantization=kinds, push="dry" if export.hub else export.push)
+    register = export.register if export.register is None or export.register.endswith(TINY) else export.register + TINY
+    return replace(export, quantization=kinds, push="dry" if export.hub else export.push, register=register)
 
 
 def _model(model: ModelConfig) -> ModelConfig:
@@ -165,7 +171,8 @@ def _schedule(run: RunConfig, keys: Collection[str]) -> ScheduleConfig:
     """A step of few rows, and none at all where nothing is trained."""
     schedule = run.schedule
     steps = None if schedule.epochs == 0 and "schedule.max_steps" not in keys else schedule.max_steps
-    smallest = MICRO_BATCHES * ranks(run) * micro_batch_of(run)
+    rows = 1 if run.hardware.micro_batch == "auto" else micro_batch_of(run)
+    smallest = MICRO_BATCHES * ranks(run) * rows
     small = replace(
         schedule,
         max_steps=steps,

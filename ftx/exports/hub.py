@@ -16,11 +16,11 @@ from ftx.config.export_schema import ExportConfig
 from ftx.config.schema import RunConfig
 from ftx.disk import in_words
 from ftx.environment import hub_is_offline
-from ftx.errors import UserError
+from ftx.errors import ExportFailed, UserError
 from ftx.exports.card import write_card
 from ftx.exports.parts import Upload, files_to_upload
-from ftx.exports.public import redacted
 from ftx.markdown import Column, to_table
+from ftx.redaction import redacted
 from ftx.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def check_can_push(export: ExportConfig) -> None:
 def push(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Pushed:
     """Bring the parts of ``export.upload`` to ``export.repository``, with a card.
 
-    Raises UserError for what the hub refuses, and RuntimeError where it fails, in words of ours.
+    Raises UserError for what the hub refuses, and ExportFailed where it fails, in words of ours.
     """
     write_card(folder, run, export)
     uploads = files_to_upload(folder, export.upload)
@@ -226,8 +226,8 @@ def _explained(repository: str, error: Exception) -> Exception:
     if status is not None and status < 500 and status != 429:
         return UserError(f"{word}: the hub refuses it ({reason})")
     if status is not None or any(isinstance(one, HTTPError | OSError) for one in causes):
-        return RuntimeError(f"{word}: the upload broke off ({reason}); what arrived stays, the same command goes on")
-    return RuntimeError(f"{word}: {type(error).__name__}: {reason}")
+        return ExportFailed(f"{word}: the upload broke off ({reason}); what arrived stays, the same command goes on")
+    return ExportFailed(f"{word}: {type(error).__name__}: {reason}")
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

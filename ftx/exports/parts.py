@@ -97,15 +97,18 @@ def hash_of(file: Path, digest: Any) -> str:
 
 
 def check_passed(folder: RunFolder, part: str) -> None:
-    """Raise UserError for what is not the model that was trained, as far as exports.json knows."""
-    file = folder.path / "exports.json"
-    entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    for entry in entries.values():
-        made = folder.path / entry.get("made", ".")
-        if entry.get("state") == "failed" and place_of(folder, part) in (made, made.parent):
+    """Raise UserError for what exports.json does not say of that it is the model that was trained.
+
+    A file is there before it is compared, so that one whose check never ended lies there as well.
+    """
+    names = {"merged": "merge", "gguf": "gguf-"}.get(part)
+    entries = folder.read_exports()
+    for name, entry in entries.items():
+        if names and name.startswith(names) and entry.get("state") not in ("ok", "unchecked"):
+            what = "failed its check" if entry.get("wrong") else "was not checked to the end"
             raise UserError(
-                f"export.upload=[{part}]: {entry['made']} failed its check, so it is not what was trained; "
-                "python -m ftx.export makes it anew, exports.json says what was wrong"
+                f"export.upload=[{part}]: {name} {what}, so it may not be what was trained; python -m ftx.export makes "
+                "it anew, exports.json says what was wrong"
             )
 
 

@@ -5,13 +5,13 @@ address no user and password, and whatever looks like a token becomes stars.
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
 from ftx.config.keys import flat
 from ftx.config.schema import RunConfig
 from ftx.config.stored import run_to_yaml
+from ftx.redaction import redacted
 from ftx.run_folder import RunFolder
 
 PRIVATE = (
@@ -24,22 +24,8 @@ PRIVATE = (
     "export",
     "expected",
 )
-# As the hub, GitHub, OpenAI and others make theirs, and what an address carries before its host.
-TOKEN = re.compile(r"\b(?:hf|api_org|gh[opsu]|github_pat|sk|xox[abp])[_-][A-Za-z0-9_-]{8,}")
-IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
-# Behind the question mark of an address may be a signature that lets whoever has it write.
-BEHIND_ADDRESS = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
 # A path from the root or from home on, within a longer text; OWNER/NAME and addresses are none.
 PATH = re.compile(r"(?<![\w./~-])~?/(?:[^\s,'\"\]}/]+/)*([^\s,'\"\]}/]+)/?")
-STARS = "***"
-
-
-def redacted(text: str, secrets: Sequence[str] = ()) -> str:
-    """Without these secrets, and without what looks like one."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, STARS)
-    return IN_ADDRESS.sub("", BEHIND_ADDRESS.sub(r"\1", TOKEN.sub(STARS, text)))
 
 
 def public(value: Any) -> Any:

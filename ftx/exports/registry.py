@@ -13,11 +13,11 @@ from ftx import progress
 from ftx.config.export_schema import ExportConfig
 from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, size_of
-from ftx.errors import UserError
+from ftx.errors import ExportFailed, UserError
 from ftx.exports.card import write_card
 from ftx.exports.parts import CARD, check_passed, hash_of, is_adapter, parts_there, place_of
-from ftx.exports.public import redacted
 from ftx.mlflow_names import RUN_TAG
+from ftx.redaction import redacted
 from ftx.run_folder import RunFolder
 from ftx.tracking import brief, client, exists, failures
 
@@ -49,7 +49,7 @@ class Registered:
 def register(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Registered:
     """Register the merged model where there is one, else ``model/``, under ``export.register``; once for each content.
 
-    Raises UserError, and RuntimeError where MLflow does not answer.
+    Raises UserError, and ExportFailed where MLflow does not answer.
     """
     name = str(export.register)
     part = "merged" if "merged" in parts_there(folder) else "model"
@@ -58,7 +58,7 @@ def register(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Registe
         return _register(folder, run, export, name, part)
     except failures() as error:
         said = redacted(f"export.register={name}: MLflow at {run.tracking.uri} does not do it ({brief(error)})")
-        raise RuntimeError(said) from error
+        raise ExportFailed(said) from error
 
 
 def _register(folder: RunFolder, run: RunConfig, export: ExportConfig, name: str, part: str) -> Registered:

@@ -13,7 +13,7 @@ from ftx.exports.card import write_card
 from ftx.exports.hub import push
 from ftx.exports.making import make_gguf, merge
 from ftx.exports.registry import register
-from ftx.heartbeat import beat
+from ftx.heartbeat import beat, beating
 from ftx.run_folder import RunFolder
 from ftx.writing import now
 
@@ -27,12 +27,15 @@ def _write_card(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Mapp
 
 def _push(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Mapping[str, Any]:
     """A push that only shows what it would do counts where nothing more is asked for."""
-    pushed = push(folder, run, export)
-    return {"state": "shown" if export.push == "dry" else "ok", **asdict(pushed)}
+    with beating("upload to the hub"):
+        pushed = push(folder, run, export)
+    how = {"state": "shown" if export.push == "dry" else "ok", "upload": list(export.upload), "private": export.private}
+    return {**how, **asdict(pushed)}
 
 
 def _register(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Mapping[str, Any]:
-    registered = register(folder, run, export)
+    with beating("register the model"):
+        registered = register(folder, run, export)
     return {"registered_as": registered.name, "uri": registered.uri}
 
 

@@ -119,7 +119,8 @@ class Layer:
             if numbers.casts and given != numbers.compute:
                 return len(layers) * numbers.compute * width
             return 0 if kept_already else given * width
-        adapted = [name for name in layers if lora.targets == ["all-linear"] or name in lora.targets]
+        last = {target.rpartition(".")[2] for target in lora.targets}
+        adapted = [name for name in layers if lora.targets == ["all-linear"] or name in last]
         own = len(adapted) * lora.rank * numbers.compute
         if lora.dropout:
             own += len(adapted) * (1 + numbers.compute) * width

@@ -57,6 +57,8 @@ def _known(run: RunConfig) -> DataSize | None:
     left = min(round(conversations * share), data.limit or conversations)
     at_most = tokens is None
     held = left * data.max_length if tokens is None else round(tokens * left / conversations)
+    if held > left * data.max_length:
+        held, at_most = left * data.max_length, True
     together = data.packing and data.packing_scope == "dataset"
-    rows = -(-held // round(data.max_length * PACKED)) if together and not at_most else left
+    rows = min(-(-held // round(data.max_length * PACKED)), left) if together and not at_most else left
     return DataSize(left, rows, held, held, "as published", at_most)

@@ -29,17 +29,22 @@ class Disk:
     exports: float = 0.0
 
 
-def disk_of(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters, steps: int) -> Disk:
-    """Of a training of so many steps; as ``ftx.saving`` expects it before there is a first checkpoint."""
+def disk_of(
+    run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters, steps: int | None, epochs: int
+) -> Disk:
+    """Of a training of so many steps and epochs; as ``ftx.saving`` expects it before there is a first checkpoint.
+
+    ``steps``: None where nobody knows how much data there is.
+    """
     if run.schedule.epochs == 0:
         return Disk(0, 0, SMALL_FILES, SMALL_FILES)
     schedule = run.schedule
     model = _weights(run, parameters) + TOKENIZER_ENTRY * architecture.vocabulary_size + SMALL_FILES
     checkpoint = _checkpoint(run, parameters) + SMALL_FILES
-    saves = _saves(run, steps)
-    copies = int(schedule.epochs or 0) if schedule.save_weights == "epoch" else 0
+    saves = _saves(run, steps, epochs)
+    copies = epochs if schedule.save_weights == "epoch" else 0
     kept = min(saves, schedule.keep_checkpoints + (1 if schedule.best_metric else 0))
-    metrics = METRICS_ROW * steps / schedule.log_every + SMALL_FILES
+    metrics = METRICS_ROW * (steps or 0) / schedule.log_every + SMALL_FILES
     end = model + kept * checkpoint + copies * model + metrics
     most = end + (checkpoint if saves > kept else 0)
     return Disk(model, checkpoint, most, end, _exports(run, parameters))
@@ -68,10 +73,11 @@ def _checkpoint(run: RunConfig, parameters: Parameters) -> float:
     return weights + 2 * numbers_of(run).trained * trained
 
 
-def _saves(run: RunConfig, steps: int) -> int:
+def _saves(run: RunConfig, steps: int | None, epochs: int) -> int:
+    """With unknown steps more than stay in any case."""
     schedule = run.schedule
     if schedule.save_every == "never":
         return int(schedule.best_metric is not None)
     if schedule.save_every == "epoch":
-        return int(schedule.epochs or 1)
-    return -(-steps // int(schedule.save_every))
+        return epochs
+    return schedule.keep_checkpoints + 2 if steps is None else -(-steps // int(schedule.save_every))

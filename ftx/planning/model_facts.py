@@ -1,11 +1,16 @@
 """The dimensions of a run's model, without its weights."""
 
 import json
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ftx.config.model_schema import ArchitectureConfig
+import yaml
+
+from ftx.config.model_schema import ArchitectureConfig, ModelConfig
 from ftx.config.schema import RunConfig
+from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 
 # transformers' model_type → the family whose layers it has.
@@ -22,10 +27,26 @@ def architecture_of(run: RunConfig) -> ArchitectureConfig:
         return run.model.architecture
     name = str(run.model.name)
     folder = Path(name).expanduser()
+    if not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "~"))):
+        raise UserError(f"model.name={name}: no such folder, and no OWNER/NAME on the hub")
     file = folder / CONFIG if folder.is_dir() else _in_cache(name, run.model.revision)
-    if file is None and run.model.architecture != ArchitectureConfig():
+    if file is None and run.model.architecture != ArchitectureConfig() and _is_of(run.model):
         return run.model.architecture
     return read_architecture(file or _fetched(name, run.model.revision), name)
+
+
+def _is_of(model: ModelConfig) -> bool:
+    """Whether the dimensions are those of the model that is named: a choice brings both, a word may name another."""
+    owners = {choice["name"] for choice in _choices() if choice.get("architecture") == asdict(model.architecture)}
+    return not owners or model.name in owners
+
+
+@cache
+def _choices() -> list[dict[str, Any]]:
+    """The models that come with ftx."""
+    files = sorted((CHECKOUT / "conf" / "model").glob("*.yaml"))
+    values = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    return [choice for choice in values if choice.get("name")]
 
 
 def read_architecture(file: Path, name: str) -> ArchitectureConfig:

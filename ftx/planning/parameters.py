@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ftx.config.model_schema import ArchitectureConfig
+from ftx.errors import UserError
 
 HEAD = "lm_head"
 
@@ -88,17 +89,27 @@ def key_width(architecture: ArchitectureConfig) -> int:
 def adapter_weights(architecture: ArchitectureConfig, rank: int, targets: list[str], *, dora: bool) -> list[Weight]:
     """What ``method.lora`` adds, as peft does: two matrices to each target, and with DoRA its columns' lengths.
 
-    ``all-linear`` is every linear layer but the head.
+    ``all-linear`` is every linear layer but the head; else names are those of modules, or what they end with. Raises
+    UserError where there is none of them, or an embedding is meant, whose adapters are not counted here.
     """
     found = []
-    for one in weights_of(architecture):
-        wanted = one.kind == "linear" if targets == ["all-linear"] else one.module in targets
-        if not wanted or one.kind not in ("linear", "head"):
-            continue
+    modules = [one for one in weights_of(architecture) if one.kind in ("linear", "head")]
+    if architecture.tied_embeddings:
+        modules.append(Weight(f"{HEAD}.weight", (architecture.vocabulary_size, architecture.hidden_size), "head"))
+    for one in modules:
         outputs, inputs = one.shape
         layer = one.name.removesuffix(".weight")
+        if not (one.kind == "linear" if targets == ["all-linear"] else _ends_with_one_of(layer, targets)):
+            continue
         found.append(Weight(f"{layer}.lora_A.default.weight", (rank, inputs), "adapter"))
         found.append(Weight(f"{layer}.lora_B.default.weight", (outputs, rank), "adapter"))
         if dora:
             found.append(Weight(f"{layer}.lora_magnitude_vector.default.weight", (outputs,), "adapter"))
+    if not found or any(target.endswith("embed_tokens") for target in targets):
+        known = sorted({one.module for one in modules})
+        raise UserError(f"method.lora.targets={targets}: a plan knows the linear layers {', '.join(known)}")
     return found
+
+
+def _ends_with_one_of(layer: str, targets: list[str]) -> bool:
+    return any(layer == target or layer.endswith(f".{target}") for target in targets)

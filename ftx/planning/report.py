@@ -3,13 +3,12 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ftx.config.model_schema import ArchitectureConfig
 from ftx.config.parallel import micro_batch_of, ranks, strategy_of
 from ftx.config.schema import RunConfig
 from ftx.planning.advice import WayOut, largest_micro_batch, ways_out
 from ftx.planning.data_facts import DataSize, data_size
 from ftx.planning.disk import Disk, disk_of
-from ftx.planning.duration import Time, Work, steps_of, time_of, work_of
+from ftx.planning.duration import Time, Work, time_of, work_of
 from ftx.planning.memory import GIB, Memory, capacity_of, memory_of
 from ftx.planning.model_facts import architecture_of
 from ftx.planning.states import count, parameters_of
@@ -78,7 +77,6 @@ def plan_of(
     capacity = capacity_of(run)
     too_large = memory is not None and capacity is not None and memory.total > capacity
     work = work_of(run, architecture, parameters, size) if size else None
-    steps = work.steps if work else steps_of(run.schedule, 1)
     return Plan(
         run.name,
         str(run.model.name or "random"),
@@ -100,14 +98,16 @@ def plan_of(
         size,
         work,
         _time(run, work, mfu, measured),
-        disk_of(run, architecture, parameters, steps)
-        if size or run.schedule.save_every != "epoch" or not trains
-        else _disk_of_epochs(run, architecture),
+        disk_of(run, architecture, parameters, *_length(run, size, work)),
     )
 
 
-def _disk_of_epochs(run: RunConfig, architecture: ArchitectureConfig) -> Disk:
-    return disk_of(run, architecture, parameters_of(run, architecture), run.schedule.epochs or 1)
+def _length(run: RunConfig, size: DataSize | None, work: Work | None) -> tuple[int | None, int]:
+    """Steps, None where they are not known, and epochs begun."""
+    schedule = run.schedule
+    if size is None or work is None:
+        return schedule.max_steps, schedule.epochs or 1
+    return work.steps, -(-work.steps * schedule.global_batch_size // size.rows)
 
 
 def _time(run: RunConfig, work: Work | None, mfu: float | None, measured: Time | None) -> Time | None:

@@ -150,3 +150,35 @@ def prepared_small_run(tmp_path: Path):
 
 def test_the_originals_hold_nothing_in_32_bits():
     assert as_the_originals(compose("experiment=ag_news")).method.master_weights == "none"
+
+
+def test_a_word_that_names_another_model_or_other_data_gets_no_plan_of_the_choices_own():
+    found = plan("model=qwen3_4b", "model.name=Qwen/Qwen3-32B")
+    assert found.returncode == 2
+    assert "Qwen/Qwen3-32B" in found.stderr.splitlines()[-1]
+    assert compose("data=ag_news", "data.path=some/other").data.size.conversations is None
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    found = plan("model=hub", f"model.name={tmp_path}/nowhere", "model.template=chatml")
+    assert found.returncode == 2
+    assert "no such folder" in found.stderr
+
+
+def test_targets_that_no_layer_has_are_a_mistake_as_in_training():
+    assert plan("model=qwen2_5_7b", "method=lora", "method.lora.targets=[nonsense]").returncode == 2
+    by_suffix, by_name = (
+        plan_of(compose("model=qwen2_5_7b", "method=lora", f"method.lora.targets=[{target}]")).trained
+        for target in ("self_attn.q_proj", "q_proj")
+    )
+    assert by_suffix == by_name == 28 * 16 * (3584 + 3584)
+
+
+def test_a_packed_row_has_no_more_tokens_than_it_may():
+    size = plan_of(compose("model=qwen2_5_7b", "data=ag_news", "data.max_length=16", "hardware=1xH100")).data
+    assert size.tokens == 120_000 * 16
+    assert size.rows == 120_000
+
+
+def test_auto_and_tiny_go_together():
+    assert settle(compose("experiment=ag_news", "debug=tiny", "hardware.micro_batch=auto")).hardware.micro_batch >= 1

@@ -145,7 +145,7 @@ def test_what_a_training_leaves_on_disk_is_planned(chats, tmp_path):
         == count(weights_of(run.model.architecture))
     )
     gc.collect()
-    planned = disk_of(run, run.model.architecture, parameters, steps=15)
+    planned = disk_of(run, run.model.architecture, parameters, steps=15, epochs=3)
     written = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
     assert len(list(folder.checkpoints.glob("step-*"))) == 2
     small = 4 * (1 << 20)
