@@ -262,14 +262,14 @@ def test_words_of_a_mistake(trained, monkeypatch):
 def test_an_export_that_failed_its_check_stays_here(trained):
     _, folder = trained
     entries = {
-        "merge": {"state": "failed", "made": "exports/merged"},
-        "gguf-q8_0": {"state": "failed", "made": "exports/gguf/mine-q8_0.gguf"},
+        "merge": {"state": "failed", "made": "exports/merged", "wrong": ["logits"]},
+        "gguf-q8_0": {"state": "failed", "made": "exports/gguf/mine-q8_0.gguf", "wrong": ["logits"]},
     }
     (folder.path / "exports.json").write_text(json.dumps(entries))
     try:
-        with pytest.raises(UserError, match=r"export\.upload=\[merged\]: exports/merged failed its check"):
+        with pytest.raises(UserError, match=r"export\.upload=\[merged\]: merge failed its check"):
             files_to_upload(folder, ["merged"])
-        with pytest.raises(UserError, match=r"export\.upload=\[gguf\]: exports/gguf/mine-q8_0\.gguf failed its check"):
+        with pytest.raises(UserError, match=r"export\.upload=\[gguf\]: gguf-q8_0 failed its check"):
             files_to_upload(folder, ["gguf", "model"])
         assert files_to_upload(folder, ["model"])
     finally:

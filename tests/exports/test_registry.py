@@ -17,7 +17,7 @@ from ftx.chatting.loading import load_partner
 from ftx.config.export_schema import ExportConfig
 from ftx.engines.engine import Request
 from ftx.engines.local import LocalEngine
-from ftx.errors import UserError
+from ftx.errors import ExportFailed, UserError
 from ftx.exports import registry
 from ftx.exports.registry import register
 from ftx.run_folder import RunFolder
@@ -136,8 +136,8 @@ def test_the_merged_model_is_taken_where_there_is_one(adapter, tracked):
         tracked(place.uri)
         expected = greedy(folder, run)
         assert asked(made.uri) == (expected, expected)
-        (folder.path / "exports.json").write_text('{"merge": {"state": "failed", "made": "exports/merged"}}')
-        with pytest.raises(UserError, match="exports/merged failed its check"):
+        (folder.path / "exports.json").write_text('{"merge": {"state": "failed", "wrong": ["logits"]}}')
+        with pytest.raises(UserError, match="merge failed its check"):
             register(folder, run, ExportConfig(register="merged-again"))
     finally:
         shutil.rmtree(folder.path / "exports")
@@ -152,7 +152,7 @@ def test_what_cannot_be_registered(full, new_place, tmp_path, monkeypatch):
     away = replace(run, tracking=replace(run.tracking, uri="http://me:s3cret@127.0.0.1:1"))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(
-        RuntimeError, match=r"export\.register=x: MLflow at http://127\.0\.0\.1:1 does not do it"
+        ExportFailed, match=r"export\.register=x: MLflow at http://127\.0\.0\.1:1 does not do it"
     ) as told:
         register(folder, away, ExportConfig(register="x"))
     assert "s3cret" not in str(told.value)
