@@ -52,7 +52,7 @@ def test_help_names_the_choices():
         ((*LORA, "export=gguf", "export.quantization=[f16,f16]"), "names one of them twice"),
         ((*LORA, "export.quantization=[f16]"), "nothing in this run reads it, only export=gguf does"),
         ((*LORA, "export=hub"), "export=hub needs export.repository=OWNER/NAME"),
-        ((*LORA, "export=hub", "export.repository=me"), "must be OWNER/NAME of a repository on the hub"),
+        ((*LORA, "export=hub", "export.repository=me"), "not a name on the hub; write OWNER/NAME"),
         ((*LORA, "export=hub", "export.repository=a/b", "export.upload=[mode]"), "(did you mean model?)"),
         ((*LORA, "export.repository=a/b"), "nothing in this run reads it, only export=hub does"),
         ((*LORA, "export.check=false"), "nothing in this run reads it, only export=merge and export=gguf do"),
