@@ -134,7 +134,8 @@ def check_values(run: RunConfig) -> None:
             continue
         if isinstance(value, str):
             if choices and value not in choices:
-                numbers = " or a number" if allowed.get("minimum") is not None else ""
+                unit = " of steps" if name.startswith("schedule.") else ""
+                numbers = f" or a number{unit}" if allowed.get("minimum") is not None else ""
                 raise UserError(
                     f"{name}={value}: no such value{did_you_mean(value, choices)}; there are "
                     f"{', '.join(choices)}{numbers}"

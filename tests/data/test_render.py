@@ -153,6 +153,7 @@ LEARNED: dict[str, Callable[[Messages, str], list[str]]] = {
     "qwen2_5": qwen2_5,
     "qwen3": qwen3,
     "qwen3_instruct_2507": qwen3_instruct_2507,
+    "qwen3_thinking_2507": qwen3,
     "tulu": content_and_eos,
 }
 WITHOUT_TOOLS = ("olmo2", "plain", "tulu")
