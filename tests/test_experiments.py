@@ -228,9 +228,6 @@ MAY_DIFFER = (
     *("evaluation.limit", "evaluation.max_new_tokens", "evaluation.data_agent.*"),
 )
 OWN = [name for name in EXPERIMENTS if name not in RECIPES]
-SWEEPS = ("ag_news_epochs", "ag_news_small", "jupyter_agent_epochs", "stdlib_docs_epochs", "stdlib_docs_search")
-# As another one that is run, but for numbers that debug=tiny makes small.
-LIKE_ANOTHER = ("glaive_function_calling_debug", "olmo2_7b", "olmo2_13b")
 
 
 @pytest.fixture(scope="module")
@@ -354,10 +351,8 @@ def ended(place, name: str, *words: str) -> str:
     return verb.out.read_text()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.long if name in (*SWEEPS, *LIKE_ANOTHER) else ()) for name in EXPERIMENTS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_through_training_evaluation_and_report(name, place, words):
     runs = composed(name, "debug=tiny", *words.get(name, ())).runs
     said = ended(place, name, *words.get(name, ()))

@@ -77,6 +77,7 @@ def test_a_run_that_is_interrupted_killed_and_resumed(place):
     assert config == {name: value for name, value in flat(run).items() if not name.startswith("expected.")}
 
 
+@pytest.mark.long
 def test_a_sweep_and_scores_that_come_later(place):
     """The arms of a sweep are a group; a run that is scored again has the new scores, and --sync writes it anew."""
     assert place.train("-m", ALSO, "schedule.epochs=0,1", "evaluation.tasks=[loss]", "tracking.offline=true").code == 0

@@ -51,6 +51,7 @@ def states(folder: RunFolder) -> dict[str, str]:
     return {name: one["state"] for name, one in folder.read_exports().items()}
 
 
+@pytest.mark.long
 def test_a_failed_check_leaves_the_run_and_the_same_command_tries_only_the_export_again(chats, monkeypatch):
     run = composed(chats, "method=lora", "export=[merge]")
     folder, read = described(run), merging.read_adapter
@@ -81,6 +82,7 @@ def test_a_failed_check_leaves_the_run_and_the_same_command_tries_only_the_expor
     assert [sample["trained"] == sample["exported"] for sample in check["samples"]] == [True] * 3
 
 
+@pytest.mark.long
 def test_files_of_a_full_run_are_made_of_its_own_weights(chats):
     folder = described(composed(chats, "method=full"))
     assert run_job(folder) == ExitCode.FINISHED

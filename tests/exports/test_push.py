@@ -217,6 +217,7 @@ def test_old_weights_in_the_repository_are_pointed_out(hub, trained, tmp_path):
     assert "adapter_config.json" in hub.repositories["me/mine"].files
 
 
+@pytest.mark.long
 def test_the_token_is_in_nothing_that_is_written(hub, trained, tmp_path):
     """The hub tells what it was given, in answers of all kinds; what was said, logged and tracked has none of it."""
     place, folder = trained
