@@ -10,12 +10,12 @@ from ftx.config.compose import compose
 from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.schema import RunConfig
 from ftx.config.scoring_run import scoring_run
-from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.evaluate import words_for
 from ftx.preflight import check_model_folder, list_gpus
-from ftx.run_folder import RunFolder, run_called
-from ftx.verb import verb
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import run_called
+from ftx.verb import add_run_root, verb
 
 # Loaded as it is, a model's own precision is not known before its files are read.
 PRECISION_OF_MODELS = {"cpu": "fp32", "cuda": "bf16"}
@@ -113,9 +113,7 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         default="transformers",
         help="whose server --serve starts; that of vLLM was not tried (default: %(default)s)",
     )
-    parser.add_argument(
-        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
-    )
+    add_run_root(parser)
     return parser.parse_intermixed_args(list(arguments))
 
 

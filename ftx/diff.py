@@ -3,13 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode
 from ftx.run_differences import Difference, code_differences, config_differences, data_differences, metric_differences
-from ftx.run_folder import RunFolder, find_run
-from ftx.verb import verb
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import find_run
+from ftx.verb import add_run_root, verb
 
 PARTS = {
     "config": config_differences,
@@ -52,9 +51,7 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ftx.diff", description=__doc__)
     parser.add_argument("first", metavar="RUN", help="a run's folder or name")
     parser.add_argument("second", metavar="RUN", help="the other one")
-    parser.add_argument(
-        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
-    )
+    add_run_root(parser)
     return parser.parse_args(arguments)
 
 

@@ -14,9 +14,10 @@ from ftx.config.compose import ComposedRun, compose_all, evaluation_for, scoring
 from ftx.config.schema import RunConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
-from ftx.run_folder import RunFolder, find_run, run_called
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import find_run, run_called
 from ftx.train import launch, show, train
-from ftx.verb import act_as, verb
+from ftx.verb import act_as, add_run_root, verb
 
 PURPOSE = (
     "Score what the words describe as it is, without training; a first word without = names it: a run (its folder or "
@@ -143,9 +144,7 @@ def _read_names(arguments: Sequence[str], what: str, *names: str) -> tuple[list[
     parser = argparse.ArgumentParser(prog=f"python -m ftx.evaluate {what}")
     for name in names:
         parser.add_argument(name)
-    parser.add_argument(
-        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
-    )
+    add_run_root(parser)
     given = parser.parse_args(arguments)
     return [getattr(given, name) for name in names], given.run_root
 

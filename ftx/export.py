@@ -4,19 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ftx import progress
 from ftx.config.compose import export_for
 from ftx.config.export_checks import asked_exports
 from ftx.config.help import choices_of
 from ftx.config.schema import RunConfig
-from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, ExportFailed, UserError
 from ftx.lock import Held, lock
 from ftx.preflight import check_exports
-from ftx.run_folder import RunFolder, find_run, remove_leftovers
-from ftx.verb import verb
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import find_run, remove_leftovers
+from ftx.verb import add_run_root, verb
 
 
 @verb
@@ -76,9 +75,7 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("run", help="a run: its folder or its name")
     parser.add_argument("words", nargs="*", help="what to export, and keys, as in gguf export.quantization=[q8_0]")
-    parser.add_argument(
-        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
-    )
+    add_run_root(parser)
     return parser.parse_intermixed_args(list(arguments))
 
 

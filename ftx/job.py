@@ -32,7 +32,8 @@ from ftx.precision import computing, set_device_options
 from ftx.processes import Holder, die_with
 from ftx.rank_failure import RankFailure, first_failure, note_failure
 from ftx.resume import make_readable
-from ftx.run_folder import TRAINED, Phase, RunFolder, remove_leftovers
+from ftx.run_folder import TRAINED, Phase, RunFolder
+from ftx.runs_on_disk import remove_leftovers
 from ftx.scores import describe
 from ftx.scoring import answer_share, keep_result, score_task
 from ftx.stopping import WARNING, StopRequest, listening

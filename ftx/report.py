@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ftx.config.schema import RunConfig, TrackingConfig
-from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, UserError
 from ftx.lock import holder
 from ftx.mlflow_parent import close_parent
@@ -21,7 +20,7 @@ from ftx.sweep_folder import Sweep, find_sweep, read_sweep
 from ftx.sweep_report import Recorded, Wanted, write_files
 from ftx.trackers import Destination, destinations
 from ftx.tracking import brief
-from ftx.verb import verb
+from ftx.verb import add_run_root, verb
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +163,7 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--sync", action="store_true", help="send the trackers what they lack of all runs, or of the named ones"
     )
-    parser.add_argument(
-        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
-    )
+    add_run_root(parser)
     return parser.parse_args(arguments)
 
 

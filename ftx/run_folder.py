@@ -5,34 +5,24 @@ apart. A file is complete under another name before the last look at the lock, a
 such files away first. So what the old one renames after that look is no longer there, however long it slept between.
 """
 
-import fnmatch
 import json
-import os
 import threading
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ftx.config.export_checks import asked_exports
-from ftx.config.identity import run_hash
-from ftx.config.keys import did_you_mean
+from ftx.config.export_checks import asked_exports, is_as_asked
 from ftx.config.schema import RunConfig
 from ftx.config.scored_with import scoring_settings
-from ftx.config.stored import run_from_yaml, run_to_yaml
-from ftx.errors import Fenced, UserError
+from ftx.config.stored import run_from_yaml
+from ftx.errors import Fenced
 from ftx.lock import Lock, holder
-from ftx.writing import of_this_attempt, publish_folder, put_away, write_json, write_text
+from ftx.writing import of_this_attempt, publish_folder, write_json, write_text
 
 STATES = ("pending", "running", "interrupted", "failed", "finished")
 # Which rank failed first: see rank_failure.
 FIRST_FAILURE = ".first-failure"
-# What is not complete, or only of use to the start that made it.
-LEFTOVERS = (
-    *(".model.*", ".first-failure-*", ".allocation-*", ".code-*", "checkpoints/.*", "weights/.*"),
-    *("exports/.*", "exports/gguf/.*"),
-)
 # Why a run is pending whose training is over.
 TRAINED = "trained; to be scored"
 _STATUS_LOCK = threading.Lock()
@@ -257,20 +247,12 @@ class RunFolder:
     def missing_exports(self, run: RunConfig) -> list[str]:
         """What the run is asked for and has not, or not with a check where one is wanted."""
         exports = self.read_exports()
-        return [name for name in asked_exports(run) if not self._is_made(exports.get(name, {}), run)]
-
-    def _is_made(self, entry: Mapping[str, Any], run: RunConfig) -> bool:
-        export = run.export
-        good = {"ok", *(() if export.check else ("unchecked",)), *(("shown",) if export.push == "dry" else ())}
-        # Of a push, and of a registration: the same one.
-        wanted = {
-            "repository": export.repository,
-            "upload": list(export.upload),
-            "private": export.private,
-            "registered_as": export.register,
-        }
-        as_wanted = all(entry.get(key, value) == value for key, value in wanted.items())
-        return entry.get("state") in good and as_wanted and (self.path / entry.get("made", ".")).exists()
+        return [
+            name
+            for name in asked_exports(run)
+            if not is_as_asked(entry := exports.get(name, {}), run.export)
+            or not (self.path / entry.get("made", ".")).exists()
+        ]
 
     def is_complete(self, run: RunConfig) -> bool:
         """Nothing of what the run asks for is missing."""
@@ -281,76 +263,3 @@ class RunFolder:
     def read_provenance(self) -> dict[str, Any]:
         provenance: dict[str, Any] = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
         return provenance
-
-
-def find_run_folder(run: RunConfig, data_fingerprint: str, model_fingerprint: str) -> RunFolder:
-    """Where this run lives; nothing is made yet."""
-    name = f"{run.name}-{run_hash(run, data_fingerprint, model_fingerprint)}"
-    return RunFolder(Path(run.run_root) / name)
-
-
-def run_called(word: str, run_root: Path) -> RunFolder | None:
-    """A run by its folder or by its name under ``run_root``."""
-    for path in (Path(word).expanduser(), run_root / word):
-        if (path / "run.yaml").is_file():
-            return RunFolder(path.absolute())
-    return None
-
-
-def find_run(word: str, run_root: Path) -> RunFolder:
-    """The same; raises UserError where there is none."""
-    if (folder := run_called(word, run_root)) is not None:
-        return folder
-    known = sorted(file.parent.name for file in run_root.glob("*/run.yaml"))
-    there = f"; {run_root} has {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else ""
-    raise UserError(f"{word}: no such run{did_you_mean(word, known)}{there or f'; there is none under {run_root}'}")
-
-
-def open_run_folder(
-    folder: RunFolder,
-    run: RunConfig,
-    words: Sequence[str],
-    provenance: dict[str, Any],
-    scoring: RunConfig | None = None,
-) -> RunFolder:
-    """Make the folder, or bring the description of an existing one up to date with today's words.
-
-    What the identity covers is the same by construction; the rest (tasks, tracking, intervals) may have changed.
-    """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_text(folder.path / "run.yaml", run_to_yaml(run))
-    if scoring is None:
-        (folder.path / "scoring.yaml").unlink(missing_ok=True)
-    else:
-        write_text(folder.path / "scoring.yaml", run_to_yaml(scoring))
-    write_text(folder.path / "overrides.txt", "".join(f"{word}\n" for word in words))
-    if not (folder.path / "provenance.json").exists():
-        write_json(folder.path / "provenance.json", provenance)
-    if not (folder.path / "status.json").exists():
-        folder.write_status()
-    return folder
-
-
-def move_aside(folder: RunFolder) -> Path | None:
-    """``fresh=true``: rename the folder to ``<folder>.old-<n>``; returns the new path, None when there was none."""
-    if not folder.path.exists():
-        return None
-    number = 1
-    while (aside := folder.path.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    folder.path.rename(aside)
-    return aside
-
-
-def remove_leftovers(folder: RunFolder) -> None:
-    """What a killed writer left behind, and what one who lost the run is still at; only for who has taken the lock."""
-    for pattern in LEFTOVERS:
-        for leftover in folder.path.glob(pattern):
-            if leftover.is_dir():
-                put_away(leftover)
-            elif leftover.name != of_this_attempt(FIRST_FAILURE):  # another of our ranks may have been quick
-                leftover.unlink(missing_ok=True)
-    for top, _, names in os.walk(folder.path):
-        for name in fnmatch.filter(names, ".*.tmp"):
-            if not name.startswith(f".{folder.lock.name}."):  # others may be asking for the lock
-                Path(top, name).unlink(missing_ok=True)

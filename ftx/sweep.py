@@ -8,11 +8,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ftx.attempts import attempts
 from ftx.config.compose import ComposedRun
-from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode
 from ftx.lock import holder
 from ftx.metrics_log import last_training_row
@@ -22,7 +20,7 @@ from ftx.run_folder import STATES, RunFolder
 from ftx.slurm_queue import Job
 from ftx.standing import ask_slurm, job_of, settle, state_of
 from ftx.sweep_folder import Sweep, find_sweep
-from ftx.verb import verb
+from ftx.verb import add_run_root, verb
 
 POLL_SECONDS = 3.0
 
@@ -132,9 +130,7 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("what", choices=["status", "cancel", "retry"])
     parser.add_argument("name", metavar="SWEEP", help="a sweep's folder or name")
     parser.add_argument("--wait", action="store_true", help="with status: until no run is queued or at work")
-    parser.add_argument(
-        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
-    )
+    add_run_root(parser)
     return parser.parse_args(arguments)
 
 

@@ -88,9 +88,7 @@ def train(
     if resume:
         log.info("resuming from step %d of %d", resume[0], length.steps)
     loss_in_head(model, run.model.loss)
-    shared = prefix_to_share(run, order, micro_batches=order.steps_per_epoch * accumulation * ranks(run))
-    if shared:
-        log.info("the %d tokens that all conversations begin with are computed once for a micro-batch", shared)
+    shared = _shared_prefix(run, order, accumulation)
 
     def write_model(path: Path) -> None:
         trainer.save_model(str(path))
@@ -127,6 +125,14 @@ def train(
         _train_to_the_end(trainer, saver, resume, length)
     if any_of(bool(stop.reason)):
         raise Interrupted(_reason_of_all(stop))
+
+
+def _shared_prefix(run: RunConfig, order: TrainingOrder, accumulation: int) -> int:
+    """Tokens that are computed once for a micro-batch, said where there are any."""
+    shared = prefix_to_share(run, order, micro_batches=order.steps_per_epoch * accumulation * ranks(run))
+    if shared:
+        log.info("the %d tokens that all conversations begin with are computed once for a micro-batch", shared)
+    return shared
 
 
 def _reason_of_all(stop: StopRequest) -> str:

@@ -1,11 +1,14 @@
 """What every verb shares: a user's mistake is a clear line and code 2, an interruption is code 75."""
 
+import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ftx.environment import CHECKOUT
 from ftx.errors import ExitCode, Interrupted, UserError
 from ftx.progress import start_console
 from ftx.stopping import listening
@@ -25,6 +28,13 @@ def act_as(module: str, function: Callable[..., Any]) -> None:
     """Let a verb's module be called like its function, for notebooks."""
     sys.modules[module].__class__ = _CallableModule
     sys.modules[module].acts_as = function  # type: ignore[attr-defined]
+
+
+def add_run_root(parser: argparse.ArgumentParser) -> None:
+    """``--run-root``, for verbs that take a run or a sweep by its name."""
+    parser.add_argument(
+        "--run-root", type=Path, default=CHECKOUT / "runs", help="where runs are (default: %(default)s)"
+    )
 
 
 def verb(story: Callable[[Sequence[str]], ExitCode]) -> Callable[[Sequence[str]], int]:

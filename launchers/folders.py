@@ -5,7 +5,8 @@ from ftx.config.compose import ComposedRun
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint
 from ftx.lock import holder
 from ftx.provenance import describe_provenance
-from ftx.run_folder import RunFolder, find_run_folder, move_aside, open_run_folder
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import find_run_folder, move_aside, open_run_folder
 
 
 def find(composed: ComposedRun) -> RunFolder:

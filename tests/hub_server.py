@@ -6,16 +6,15 @@ gets ``environment(...)``.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from threading import Thread
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from loopback_hub import LoopbackHub
 
 API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)(?:/(?P<verb>[a-z-]+)/(?P<rest>.+))?")
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
@@ -71,7 +70,7 @@ class Repository:
 
 
 @dataclass
-class Hub:
+class Hub(LoopbackHub):
     """Serves while the ``with`` block lasts.
 
     ``drop`` names paths of files; the next GET of each loses its connection after half of the answer.
@@ -82,27 +81,8 @@ class Hub:
     drop: set[str] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
 
-    def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def environment(self, home: Path, offline: bool = False) -> dict[str, str]:
-        """Of a process that takes this for the hub and keeps what it fetches in ``home``."""
-        ours = {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
-        theirs = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
-        return {**theirs, **ours, "NO_PROXY": "127.0.0.1"}
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return type("Handler", (_Handler,), {"hub": self})
 
     def sent(self, path: str = "") -> int:
         """Bytes that went out for addresses that end like this, all of them together."""

@@ -16,7 +16,8 @@ from verb_process import DEADLINE_SECONDS, SERVER
 from ftx.config.schema import RunConfig
 from ftx.data.prepare import prepare
 from ftx.errors import Interrupted
-from ftx.run_folder import RunFolder, open_run_folder
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import open_run_folder
 from ftx.stopping import StopRequest
 
 COMPILED = "compiled"

@@ -7,7 +7,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from ftx.config.schema import RunConfig
-from ftx.run_folder import RunFolder, open_run_folder
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import open_run_folder
 from ftx.tasks.speed import TIMED
 
 MEASURED = {"per_device_tps", "per_device_tps_including_padding", "step_seconds", "memory_gib"}

@@ -29,7 +29,8 @@ from ftx.heartbeat import Heartbeat
 from ftx.models import without_weights
 from ftx.node_facts import NodeFacts, fault_among
 from ftx.rank_failure import RankFailure, first_failure, forget_failure
-from ftx.run_folder import RunFolder, open_run_folder
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import open_run_folder
 from ftx.saving import expected_sizes
 
 HOSTS = ("alpha", "beta", "gamma")

@@ -22,7 +22,8 @@ from ftx.processes import Holder
 from ftx.profiling import ProfileWindow
 from ftx.rank_failure import RankFailure, first_failure, note_failure
 from ftx.resume import converted_folder
-from ftx.run_folder import Phase, RunFolder, open_run_folder, remove_leftovers
+from ftx.run_folder import Phase, RunFolder
+from ftx.runs_on_disk import open_run_folder, remove_leftovers
 from ftx.scoring import keep_result
 from ftx.stopping import StopRequest
 from ftx.system_metrics import SystemMetrics

@@ -13,6 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ftx", "ftx.environment", "ftx.errors", "ftx.quiet", "ftx.config"),
     (
         "ftx.run_folder",
+        "ftx.runs_on_disk",
         "ftx.writing",
         "ftx.lock",
         "ftx.lock_file",

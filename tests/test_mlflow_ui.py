@@ -13,7 +13,7 @@ from tracking_server import TrackingServer
 
 from ftx.config.compose import compose_all
 from ftx.report import write_report
-from ftx.run_folder import find_run_folder, open_run_folder
+from ftx.runs_on_disk import find_run_folder, open_run_folder
 from ftx.sweep_folder import open_sweep
 from ftx.tracking import Sender
 

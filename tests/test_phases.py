@@ -9,7 +9,8 @@ from verb_process import DEADLINE_SECONDS, SERVER
 
 from ftx.config.compose import compose_all
 from ftx.job import run_job
-from ftx.run_folder import Phase, RunFolder, open_run_folder
+from ftx.run_folder import Phase, RunFolder
+from ftx.runs_on_disk import open_run_folder
 from launchers.folders import describe_on_disk, locate
 from launchers.ranks import run_phases
 

@@ -21,7 +21,8 @@ from ftx import server as server_verb
 from ftx import trackers
 from ftx.config.compose import compose_all
 from ftx.errors import UserError
-from ftx.run_folder import RunFolder, find_run_folder, open_run_folder
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import find_run_folder, open_run_folder
 from ftx.sweep_folder import open_sweep
 from ftx.tracking import Sender, failures
 

@@ -120,7 +120,7 @@ def planted(place, *words):
     """The folder that a run will have, with a file where predictions/ should be."""
     from ftx.config.compose import compose
     from ftx.data.fingerprint import data_fingerprint, model_fingerprint
-    from ftx.run_folder import find_run_folder
+    from ftx.runs_on_disk import find_run_folder
 
     run = compose(*map(str, place.words(*words)))
     folder = find_run_folder(run, data_fingerprint(run), model_fingerprint(run))

@@ -1,6 +1,7 @@
 """What the words say of exporting, checked across their keys; and which exports a run asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ftx.config.export_schema import QUANTIZATIONS, ExportConfig
 from ftx.config.keys import did_you_mean
@@ -26,6 +27,18 @@ def asked_exports(run: RunConfig) -> list[str]:
     files = [f"gguf-{kind}" for kind in export.quantization] if export.gguf else []
     others = [name for name, wanted in (("card", export.card), ("hub", export.hub)) if wanted]
     return [*(["merge"] if merges else []), *files, *others, *(["register"] if export.register else [])]
+
+
+def is_as_asked(entry: Mapping[str, Any], export: ExportConfig) -> bool:
+    """Whether an entry of exports.json is what is asked for: checked, and of a push or registration the same one."""
+    good = {"ok", *(() if export.check else ("unchecked",)), *(("shown",) if export.push == "dry" else ())}
+    wanted = {
+        "repository": export.repository,
+        "upload": list(export.upload),
+        "private": export.private,
+        "registered_as": export.register,
+    }
+    return entry.get("state") in good and all(entry.get(key, value) == value for key, value in wanted.items())
 
 
 def check_export(run: RunConfig) -> None:

@@ -47,8 +47,7 @@ class Upload:
 
 def place_of(folder: RunFolder, part: str) -> Path:
     """Where a part of export.upload lies."""
-    exports = folder.path / "exports"
-    return {"model": folder.model, "merged": exports / "merged", "gguf": exports / "gguf"}[part]
+    return {"model": folder.model, "merged": folder.exports / "merged", "gguf": folder.exports / "gguf"}[part]
 
 
 def parts_there(folder: RunFolder) -> list[str]:

@@ -64,14 +64,14 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
     buffers = _exchanged(run, architecture, parameters)
     passing = activations.saved + logits + working + buffers
     return Memory(
-        states.weights,
-        states.gradients,
-        states.optimizer,
-        activations.saved,
-        logits,
-        working,
-        buffers,
-        _reserve(run, passing),
+        weights=states.weights,
+        gradients=states.gradients,
+        optimizer=states.optimizer,
+        activations=activations.saved,
+        logits=logits,
+        working=working,
+        buffers=buffers,
+        reserve=_reserve(run, passing),
     )
 
 

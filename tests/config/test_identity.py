@@ -17,7 +17,7 @@ from ftx.data import fingerprint, stdlib_docs
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint
 from ftx.data.hub_names import hub_commit
 from ftx.errors import UserError
-from ftx.run_folder import find_run_folder
+from ftx.runs_on_disk import find_run_folder
 
 # By contract: hardware counts, strategy, launcher, tracking, run_root, evaluation, logging intervals, name, attention.
 # Paths are in it by content.

@@ -1,7 +1,7 @@
 """A random model with a tokenizer and a template, which answers something for every question."""
 
-import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from random_model import random_qwen3
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.engines.engine import Request
@@ -18,20 +18,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def model(size: int) -> Qwen3ForCausalLM:
-    torch.manual_seed(3)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=size,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            initializer_range=0.3,
-            max_position_embeddings=256,
-        )
-    ).eval()
+    return random_qwen3(size, positions=256).eval()
 
 
 def asked(question: str, name: str = "one", **settings) -> Request:

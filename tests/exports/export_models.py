@@ -24,7 +24,8 @@ from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.environment import CHECKOUT
 from ftx.exports.probes import TEXTS
 from ftx.models import load_model, trainable
-from ftx.run_folder import RunFolder, open_run_folder
+from ftx.run_folder import RunFolder
+from ftx.runs_on_disk import open_run_folder
 
 SIZES = {
     "vocab_size": 512,

@@ -6,15 +6,16 @@ It wants the right token, and tells whoever comes with another one which it was,
 import base64
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, Self
+from threading import Event
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from loopback_hub import LoopbackHub
 
 TOKEN = "hf_" + "s3cr3t" * 5
 SIGNATURE = "X-Signature=signed-by-the-hub"
@@ -39,7 +40,7 @@ class Repository:
 
 
 @dataclass
-class PushHub:
+class PushHub(LoopbackHub):
     """Serves while the ``with`` block lasts.
 
     ``hold``: a path whose weights do not get through: half of them is read, ``held`` is set, and no answer comes.
@@ -56,28 +57,15 @@ class PushHub:
     received: list[str] = field(default_factory=list)
     """The paths of large files that arrived, each as often as it did."""
 
-    def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.names: dict[str, str] = {}
-        return self
+    names: dict[str, str] = field(default_factory=dict)
+    """Of an oid: the path of its file."""
 
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return type("Handler", (_Handler,), {"hub": self})
 
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def environment(self, home: Path, token: str = TOKEN, offline: bool = False) -> dict[str, str]:
-        """Of a process that takes this for the hub; without Xet, whose storage this does not speak."""
-        theirs = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
-        ours = {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
-        return {**theirs, **ours, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    def with_token(self, home: Path, token: str = TOKEN, offline: bool = False) -> dict[str, str]:
+        """``environment`` of somebody who may push; without Xet, whose storage this does not speak."""
+        return {**self.environment(home, offline), "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
 
 
 class _Handler(BaseHTTPRequestHandler):

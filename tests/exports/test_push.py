@@ -77,7 +77,7 @@ def start_push(hub: PushHub, folder: RunFolder, home: Path, token: str = TOKEN, 
     given = {"hub": True, "repository": "me/mine", **export}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder.path), json.dumps(given)],
-        env={**hub.environment(home, token, offline), "PYTHONPATH": str(CHECKOUT)},
+        env={**hub.with_token(home, token, offline), "PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
