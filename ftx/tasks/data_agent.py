@@ -118,7 +118,7 @@ def _request(given: TaskInput, rollout: Rollout) -> Request:
     )
 
 
-def score(items: Sequence[Item], records: Sequence[Record], evaluation: EvaluationConfig, seed: int = 0) -> TaskResult:
+def score(items: Sequence[Item], records: Sequence[Record], evaluation: EvaluationConfig) -> TaskResult:
     """Right by each of the benchmark's rules, in all and by level, and how the rest failed.
 
     Where the answers are withheld, there is no verdict but a file for the leaderboard: ``submission.jsonl``.
@@ -152,7 +152,7 @@ def score(items: Sequence[Item], records: Sequence[Record], evaluation: Evaluati
     ]
     withheld = not verdicts[0]
     files = {"submission.jsonl": submission(items, records)} if withheld else {}
-    return TaskResult(agent_scores(judged, seed=seed), predictions, files=files)
+    return TaskResult(agent_scores(judged), predictions, files=files)
 
 
 def submission(items: Sequence[Item], records: Sequence[Record]) -> str:

@@ -81,10 +81,10 @@ class Tree:
         return sorted({node for path in self.paths for node in path})
 
     @property
-    def deciding(self) -> list[int]:
-        """The places where these are foretold: 0 is the question's last token, from 1 on the fed nodes."""
+    def foretold_at(self) -> list[int]:
+        """Where each of these is foretold: 0 is the question's last token, from 1 on the fed nodes."""
         place = {node: number for number, node in enumerate(self.fed, 1)} | {-1: 0}
-        return sorted({place[self.parents[node]] for node in self.apart})
+        return [place[self.parents[node]] for node in self.apart]
 
 
 def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[str, str], keep: Keep) -> None:
@@ -96,7 +96,7 @@ def likeliest_answers(given: TaskInput, items: Sequence[Item], answers: Mapping[
     tokenizer, template = given.prepared.tokenizer, given.prepared.template
     asked = [Conversation(item.id, item.messages, item.tools) for item in items]
     questions = tokenize_questions(asked, tokenizer, template)
-    tree = Tree.of(_answers_after(asked[0], questions[0], list(answers.values()), given))
+    tree = Tree.of(_answers_after(asked[0], list(answers.values()), given))
     done = 0
     with ready_to_answer(given.model), Progress("score classification", len(items), unit="item") as progress:
         beginning = Beginning.of(given.model, questions)
@@ -123,9 +123,7 @@ def _at_once(given: TaskInput, questions: Sequence[Sequence[int]]) -> int:
     return max(1, min(most, CPU_TOKENS // max(map(len, questions))))
 
 
-def _answers_after(
-    asked: Conversation, question: Sequence[int], answers: Sequence[str], given: TaskInput
-) -> list[list[int]]:
+def _answers_after(asked: Conversation, answers: Sequence[str], given: TaskInput) -> list[list[int]]:
     """The tokens of each answer up to its end of turn, as training has them after the question."""
     tokenizer, template = given.prepared.tokenizer, given.prepared.template
     whole = [
@@ -143,6 +141,8 @@ def log_likelihoods(
 ) -> torch.Tensor:
     """``[questions, answers]`` in nats, after what all answers begin with; to be called within ``ready_to_answer``."""
     device, rows, fed = model.device, len(questions), tree.fed
+    apart, foretold_at = tree.apart, tree.foretold_at
+    deciding = sorted(set(foretold_at))
     tokens, real = left_padded([beginning.rest(question) for question in questions], pad_id, model)
     nodes = torch.tensor(tree.tokens, device=device)
     depths = torch.tensor(tree.depths, device=device, dtype=real.dtype)
@@ -152,13 +152,13 @@ def log_likelihoods(
         attention_mask=_mask(real.bool(), tree.ancestry().to(device), len(beginning.tokens), model.dtype),
         position_ids=len(beginning.tokens) + places,
         past_key_values=beginning.repeated(rows),
-        logits_to_keep=tokens.shape[1] - 1 + torch.tensor(tree.deciding, device=device),
+        logits_to_keep=tokens.shape[1] - 1 + torch.tensor(deciding, device=device),
         use_cache=beginning.cache is not None,
     ).logits.float()
-    place = {node: number for number, node in enumerate(fed, 1)} | {-1: 0}
-    at = torch.tensor([tree.deciding.index(place[tree.parents[node]]) for node in tree.apart], device=device)
-    foretold = logits[:, at, nodes[tree.apart]] - logits.logsumexp(dim=-1)[:, at]
-    paths = [[tree.apart.index(node) for node in path] for path in tree.paths]
+    at = torch.tensor([deciding.index(place) for place in foretold_at], device=device)
+    foretold = logits[:, at, nodes[apart]] - logits.logsumexp(dim=-1)[:, at]
+    column = {node: number for number, node in enumerate(apart)}
+    paths = [[column[node] for node in path] for path in tree.paths]
     return torch.stack([foretold[:, path].sum(dim=1) for path in paths], dim=1)
 
 
