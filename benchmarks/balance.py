@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ftx.data.cost import Cost
-from ftx.data.inspect_run import step_balance
-from ftx.data.order import epoch_steps
+from ftx.data.inspect_run import balance
+from ftx.data.order import epoch_steps, share
 from ftx.data.packing import pack
 
 CONVERSATIONS, LONGEST = 51_389, 32_768
+# Of the Jupyter agent: a global batch on one node.
+IN_STEP, RANKS = 8, 8
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -33,11 +35,24 @@ def main(arguments: Sequence[str]) -> None:
     costs = np.array([segments[row].sum() for row in rows])
     for order in ("balanced", "random"):
         steps = epoch_steps(costs, given.ranks, order=order, seed=42, epoch=0)
-        shares = [step_balance(costs[step], given.ranks) for step in steps if len(step) == given.ranks]
+        shares = [balance(costs[step]) for step in steps if len(step) == given.ranks]
         sys.stdout.write(
             f"data.order={order:8}  mean/most work of {given.ranks} ranks: {np.mean(shares):.3f} over "
             f"{len(shares)} whole steps, worst {np.min(shares):.3f}\n"
         )
+    steps = epoch_steps(segments, IN_STEP, order="balanced", seed=42, epoch=0)
+    alone = [
+        balance(np.array([segments[step[mine]].sum() for mine in share(segments[step], RANKS, IN_STEP)]))
+        for step in steps
+    ]
+    together = [
+        balance(np.resize([segments[step[row]].sum() for row in pack(lengths[step], LONGEST)] + [0.0] * RANKS, RANKS))
+        for step in steps
+    ]
+    sys.stdout.write(
+        f"steps of {IN_STEP} conversations for {RANKS} ranks, mean/most work: {np.mean(alone):.3f} where each packs "
+        f"its own, {np.mean(together):.3f} where a step is packed first\n"
+    )
     million = np.clip(draw.lognormal(8, 1, 1_000_000), 1, LONGEST).astype(np.int64)
     began = time.perf_counter()
     rows = pack(million, LONGEST)

@@ -121,7 +121,6 @@ class RunCallback(TrainerCallback):
             schedule, step = self.run.schedule, state.global_step
             shares = self.order.micro_batches(
                 *divmod(step, self.length.steps_per_epoch),
-                ranks=ranks(self.run),
                 size=micro_batch_of(self.run),
                 count=args.gradient_accumulation_steps,
             )

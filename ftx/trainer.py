@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def training_length(run: RunConfig, order: TrainingOrder) -> Length:
 
 def micro_batches_in_step(run: RunConfig, order: TrainingOrder) -> int:
     """The same for every step: as many as the one with the most rows needs."""
-    return math.ceil(order.most_rows(training_length(run, order).steps) / (ranks(run) * micro_batch_of(run)))
+    return order.micro_batches_needed(training_length(run, order).steps, micro_batch_of(run))
 
 
 def check_supervised(order: TrainingOrder, length: Length) -> None:
@@ -100,7 +99,7 @@ def train(
     _begin_saving(saver, run, model, resume, length)
     utilisation = _utilisation(run, order, model, shared, accumulation)
     callback = RunCallback(run, prepared, folder, order, length, token_loss, saver, utilisation, stop, on_row)
-    mine = MicroBatches(order, size=micro_batch_of(run), accumulation=accumulation, rank=rank.index, ranks=rank.count)
+    mine = MicroBatches(order, size=micro_batch_of(run), accumulation=accumulation, rank=rank.index)
     trainer = _Trainer(
         model=model,
         args=_arguments(run, folder, length, accumulation),
@@ -207,7 +206,7 @@ def _utilisation(
 ) -> Utilisation:
     def with_rows(step: int) -> int:
         epoch, at = divmod(step, order.steps_per_epoch)
-        shares = order.micro_batches(epoch, at, ranks=ranks(run), size=micro_batch_of(run), count=accumulation)
+        shares = order.micro_batches(epoch, at, size=micro_batch_of(run), count=accumulation)
         return sum(bool(rows) for micro_batches in shares for rows in micro_batches)
 
     peak = peak_flops(run.hardware)

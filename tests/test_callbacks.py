@@ -78,7 +78,7 @@ def test_what_is_shared_counts_once_in_the_share_of_the_peak(chats, tmp_path):
     for row in metrics_log.read(folder.metrics):
         flops = 0.0
         for step in (row["step"] - 2, row["step"] - 1):
-            (micro_batches,) = order.micro_batches(0, step, ranks=1, size=3, count=2)
+            (micro_batches,) = order.micro_batches(0, step, size=3, count=2)
             for rows in filter(None, micro_batches):
                 batch = collate([order.row(items) for items in rows], shared)
                 lengths = np.diff(batch["segments"].borders)

@@ -24,7 +24,7 @@ from ftx.data.inspection import (
     overlap_table,
     printable,
 )
-from ftx.data.order import order_of, share
+from ftx.data.order import order_of
 from ftx.data.overlap import overlap
 from ftx.data.prepare import Counts, Prepared, prepare
 from ftx.data.render import render
@@ -96,20 +96,16 @@ def _left_out_table(counts: Counts) -> str:
 
 def _balance_table(prepared: Prepared, run: RunConfig) -> str:
     """How evenly the ranks of this hardware share the work of a step: 100 % is no waiting."""
-    costs = prepared.cost.of_rows(prepared.train)
     rows = []
     for order in SHUFFLED:
         plan = order_of(replace(run, data=replace(run.data, order=order)), prepared)
-        steps = [plan.rows(0, step) for step in range(plan.steps_per_epoch)]
-        shares = [step_balance(np.array([costs[row].sum() for row in step]), ranks(run)) for step in steps]
+        shares = [balance(plan.loads(0, step)) for step in range(plan.steps_per_epoch)]
         rows.append((f"data.order={order}", f"{100 * np.mean(shares):.1f} %", f"{100 * np.min(shares):.1f} %"))
     return markdown((f"mean / most work of {ranks(run)} ranks in a step", "mean", "worst step"), rows)
 
 
-def step_balance(costs: np.ndarray, number_of_ranks: int) -> float:
-    """Mean over largest cost of the ranks that share a step's rows."""
-    shares = share(costs, number_of_ranks, most=-(-len(costs) // number_of_ranks))
-    loads = [costs[rows].sum() for rows in shares]
+def balance(loads: np.ndarray) -> float:
+    """Mean over largest of what the ranks that share a step have to compute."""
     return float(np.mean(loads) / np.max(loads))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig
 from ftx.data.cost import Cost
 from ftx.data.packing import pack
@@ -68,13 +69,23 @@ class TrainingOrder:
     """All of a training's steps.
 
     Items are the rows of the store. With ``pack_to`` (``data.packing_scope=global_batch``) the items of a step are
-    packed into rows of at most so many tokens; else each is a row of its own.
+    shared out to ``ranks``, each of which packs its own into rows of at most so many tokens: packed before, they would
+    make fewer rows than there are devices. Else each item is a row of its own.
     """
 
     def __init__(
-        self, items: RowStore, cost: Cost, *, order: str, seed: int, global_batch_size: int, pack_to: int | None = None
+        self,
+        items: RowStore,
+        cost: Cost,
+        *,
+        order: str,
+        seed: int,
+        global_batch_size: int,
+        pack_to: int | None = None,
+        ranks: int = 1,
     ) -> None:
-        self.items, self._order, self._seed, self._batch, self._pack_to = items, order, seed, global_batch_size, pack_to
+        self.items, self.ranks = items, ranks
+        self._order, self._seed, self._batch, self._pack_to = order, seed, global_batch_size, pack_to
         self._costs, self._counts = cost.of_rows(items), items.token_counts()
         self._epoch, self._steps = -1, list[np.ndarray]()
         self._seen = np.zeros((1, 2), dtype=np.int64)
@@ -92,41 +103,63 @@ class TrainingOrder:
             self._seen = np.concatenate([np.zeros((1, 2), dtype=np.int64), np.cumsum(sums, axis=0)])
         return self._steps
 
+    def shares(self, epoch: int, step: int, most: int | None = None) -> list[list[np.ndarray]]:
+        """The rows of each rank, each as the items in it, the dearest first.
+
+        ``most`` rows a rank, by default as few as can be; one that packs its own has as many as that takes.
+        """
+        items = self.steps(epoch)[step]
+        if self._pack_to is not None:
+            shares = share(self._costs[items], self.ranks, len(items))
+            return [self._packed(items[np.sort(np.array(mine, dtype=np.intp))]) for mine in shares]
+        most = most or -(-len(items) // self.ranks)
+        return [[items[at : at + 1] for at in mine] for mine in share(self._costs[items], self.ranks, most)]
+
+    def _packed(self, items: np.ndarray) -> list[np.ndarray]:
+        assert self._pack_to is not None
+        rows = [items[row] for row in pack(self._counts[items, 0], self._pack_to)]
+        return sorted(rows, key=lambda row: -float(self._costs[row].sum()))
+
     def rows(self, epoch: int, step: int) -> list[np.ndarray]:
         """The rows of a step, each as the items in it."""
-        items = self.steps(epoch)[step]
-        if self._pack_to is None:
-            return [items[at : at + 1] for at in range(len(items))]
-        return [items[row] for row in pack(self._counts[items, 0], self._pack_to)]
+        return [row for mine in self.shares(epoch, step) for row in mine]
+
+    def loads(self, epoch: int, step: int) -> np.ndarray:
+        """What each rank has to compute in a step."""
+        return np.array([sum(self._costs[row].sum() for row in mine) for mine in self.shares(epoch, step)])
 
     def items_between(self, first: int, last: int) -> np.ndarray:
         """The items of the steps after ``first`` up to ``last``, counted over all epochs."""
         steps = (divmod(step, self.steps_per_epoch) for step in range(first, last))
         return np.concatenate([np.zeros(0, dtype=np.int64), *(self.steps(epoch)[step] for epoch, step in steps)])
 
-    def most_rows(self, steps: int) -> int:
-        """Of any of the first ``steps`` steps."""
+    def micro_batches_needed(self, steps: int, size: int) -> int:
+        """Micro-batches of ``size`` rows that hold what a rank has in any of the first ``steps`` steps."""
         if self._pack_to is None:
-            return min(self._batch, len(self.items))
+            return -(-min(self._batch, len(self.items)) // (self.ranks * size))
         with Progress("pack", steps, delay=1) as progress:
-            most = 0
+            most = 1
             for step in range(steps):
-                most = max(most, len(self.rows(*divmod(step, self.steps_per_epoch))))
+                epoch, at = divmod(step, self.steps_per_epoch)
+                most = max(most, self._most_rows(self.steps(epoch)[at], most))
                 progress.show(step)
-        return most
+        return -(-most // size)
 
-    def micro_batches(
-        self, epoch: int, step: int, *, ranks: int, size: int, count: int
-    ) -> list[list[list[np.ndarray]]]:
+    def _most_rows(self, items: np.ndarray, known: int) -> int:
+        """Of any rank in a step of these items; no more than ``known`` where none has more than that."""
+        shares = share(self._costs[items], self.ranks, len(items))
+        return max((len(self._packed(items[mine])) for mine in shares if len(mine) > known), default=known)
+
+    def micro_batches(self, epoch: int, step: int, *, size: int, count: int) -> list[list[list[np.ndarray]]]:
         """``[rank][micro-batch]``: rows, as the items in each; ``count`` micro-batches of at most ``size`` rows a rank.
 
         The dearest rows come first on every rank, so that the ranks' micro-batches cost about the same one by one; the
-        last ones may be empty.
+        last ones may be empty. Raises ValueError where a rank has more rows than places.
         """
-        rows = self.rows(epoch, step)
-        costs = np.array([self._costs[row].sum() for row in rows])
-        shares = share(costs, ranks, most=count * size)
-        return [[[rows[at] for at in mine[n * size : (n + 1) * size]] for n in range(count)] for mine in shares]
+        shares = self.shares(epoch, step, most=count * size)
+        if (most := max(map(len, shares))) > count * size:
+            raise ValueError(f"{most} rows of a rank do not fit {count} micro-batches of {size}")
+        return [[mine[n * size : (n + 1) * size] for n in range(count)] for mine in shares]
 
     def unsupervised_step(self, steps: int) -> int | None:
         """The first of so many steps that has no supervised token, so nothing to learn from."""
@@ -166,6 +199,7 @@ def order_of(run: RunConfig, prepared: Prepared) -> TrainingOrder:
         seed=run.seed,
         global_batch_size=run.schedule.global_batch_size,
         pack_to=run.data.max_length if packs_steps else None,
+        ranks=ranks(run),
     )
 
 
@@ -175,9 +209,8 @@ class MicroBatches(Sequence[list[Row]]):
     Every step has ``accumulation`` of them; one without rows takes part with weight zero.
     """
 
-    def __init__(self, order: TrainingOrder, *, size: int, accumulation: int, rank: int = 0, ranks: int = 1) -> None:
-        self._order, self._size, self._accumulation = order, size, accumulation
-        self.rank, self._ranks = rank, ranks
+    def __init__(self, order: TrainingOrder, *, size: int, accumulation: int, rank: int = 0) -> None:
+        self._order, self._size, self._accumulation, self.rank = order, size, accumulation, rank
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -192,9 +225,7 @@ class MicroBatches(Sequence[list[Row]]):
             raise IndexError(index)
         step, at = divmod(index, self._accumulation)
         if step != self._step:
-            shares = self._order.micro_batches(
-                self._epoch, step, ranks=self._ranks, size=self._size, count=self._accumulation
-            )
+            shares = self._order.micro_batches(self._epoch, step, size=self._size, count=self._accumulation)
             self._step, self._current = step, shares[self.rank]
         return [self._order.row(items, self._epoch) for items in self._current[at]]
 

@@ -139,8 +139,10 @@ def items(tmp_path_factory) -> RowStore:
     return RowStore.open(TokenStore(folder / "tokens.arrow"), folder / "rows.arrow")
 
 
-def ordered(items: RowStore, order: str = "balanced", batch: int = 5, pack_to: int | None = None) -> TrainingOrder:
-    return TrainingOrder(items, Cost(100.0), order=order, seed=9, global_batch_size=batch, pack_to=pack_to)
+def ordered(
+    items: RowStore, order: str = "balanced", batch: int = 5, pack_to: int | None = None, ranks: int = 1
+) -> TrainingOrder:
+    return TrainingOrder(items, Cost(100.0), order=order, seed=9, global_batch_size=batch, pack_to=pack_to, ranks=ranks)
 
 
 def length(item: int) -> int:
@@ -168,25 +170,55 @@ def test_the_rows_of_a_step_hold_its_items_and_packing_makes_as_few_as_pack_does
 
 
 @pytest.mark.parametrize(("order", "batch", "pack_to"), SETTINGS)
-def test_most_rows_are_those_of_the_step_with_the_most_in_all_epochs(items, order, batch, pack_to):
-    training = ordered(items, order, batch, pack_to)
-    counts = [[len(training.rows(epoch, step)) for step in range(training.steps_per_epoch)] for epoch in range(3)]
+@pytest.mark.parametrize(("ranks", "size"), [(1, 1), (1, 4), (3, 1), (4, 2)])
+def test_no_step_of_all_epochs_needs_more_micro_batches_and_one_needs_as_many(
+    items, order, batch, pack_to, ranks, size
+):
+    training = ordered(items, order, batch, pack_to, ranks)
+    steps = training.steps_per_epoch
+    most = [[max(map(len, training.shares(epoch, step))) for step in range(steps)] for epoch in range(3)]
     for epochs in (1, 3):
-        assert training.most_rows(epochs * training.steps_per_epoch) == max(chain.from_iterable(counts[:epochs]))
+        needed = -(-max(chain.from_iterable(most[:epochs])) // size)
+        assert training.micro_batches_needed(epochs * steps, size) == needed
 
 
-def needed(training: TrainingOrder, ranks: int, size: int) -> int:
+@pytest.mark.parametrize(("batch", "ranks"), [(8, 8), (13, 4), (37, 5), (3, 8)])
+def test_every_device_has_work_and_packs_its_own(items, batch, ranks):
+    """Packed together before, the eight items of a step would make three or four rows."""
+    training = ordered(items, batch=batch, pack_to=PACK_TO, ranks=ranks)
+    for epoch, step in product(range(2), range(training.steps_per_epoch)):
+        chosen = training.steps(epoch)[step]
+        alone = np.array([cost(chosen[at : at + 1]) for at in range(len(chosen))])
+        shares = training.shares(epoch, step)
+        assert sum(bool(mine) for mine in shares) == min(ranks, len(chosen))
+        assert sorted(chain.from_iterable(chain.from_iterable(shares))) == sorted(chosen)
+        for mine in shares:
+            lengths = [length(item) for row in mine for item in row]
+            assert len(mine) == len(pack(lengths, PACK_TO))
+        loads = [alone[mine].sum() for mine in share(alone, ranks, most=len(chosen)) if mine]
+        assert training.loads(epoch, step) == pytest.approx(loads + [0.0] * (ranks - len(loads)))
+
+
+def test_rows_without_a_place_are_refused(items):
+    training = ordered(items, batch=13, pack_to=PACK_TO, ranks=2)
+    count = training.micro_batches_needed(training.steps_per_epoch, 1)
+    with pytest.raises(ValueError, match=f"{count} rows of a rank do not fit {count - 1} micro-batches of 1"):
+        for step in range(training.steps_per_epoch):
+            training.micro_batches(0, step, size=1, count=count - 1)
+
+
+def needed(training: TrainingOrder, size: int) -> int:
     """Micro-batches that hold any step of three epochs."""
-    return -(-training.most_rows(3 * training.steps_per_epoch) // (ranks * size))
+    return training.micro_batches_needed(3 * training.steps_per_epoch, size)
 
 
 @pytest.mark.parametrize("pack_to", [None, PACK_TO])
 @pytest.mark.parametrize(("ranks", "size"), [(1, 1), (1, 4), (3, 1), (2, 3), (16, 2)])
 def test_the_ranks_together_compute_each_row_of_a_step_once(items, ranks, size, pack_to):
-    training = ordered(items, batch=13, pack_to=pack_to)
-    count = needed(training, ranks, size)
+    training = ordered(items, batch=13, pack_to=pack_to, ranks=ranks)
+    count = needed(training, size)
     for epoch, step in product(range(3), range(training.steps_per_epoch)):
-        shares = training.micro_batches(epoch, step, ranks=ranks, size=size, count=count)
+        shares = training.micro_batches(epoch, step, size=size, count=count)
         assert [len(mine) for mine in shares] == [count] * ranks
         assert max(len(rows) for mine in shares for rows in mine) <= size
         computed = [tuple(row) for mine in shares for rows in mine for row in rows]
@@ -195,8 +227,8 @@ def test_the_ranks_together_compute_each_row_of_a_step_once(items, ranks, size, 
 
 @pytest.mark.parametrize("pack_to", [None, PACK_TO])
 def test_every_rank_begins_with_its_dearest_rows(items, pack_to):
-    training = ordered(items, batch=13, pack_to=pack_to)
-    for mine in training.micro_batches(0, 0, ranks=2, size=2, count=needed(training, 2, 2)):
+    training = ordered(items, batch=13, pack_to=pack_to, ranks=2)
+    for mine in training.micro_batches(0, 0, size=2, count=needed(training, 2)):
         costs = [cost(row) for rows in mine for row in rows]
         assert costs == sorted(costs, reverse=True)
 
@@ -236,9 +268,9 @@ def names_of_items(rows: list[np.ndarray]) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("pack_to", [None, PACK_TO])
 @pytest.mark.parametrize(("ranks", "size"), [(1, 1), (1, 4), (3, 2), (16, 1)])
 def test_what_the_ranks_load_for_a_step_are_its_rows_and_nothing_behind_them(items, ranks, size, pack_to):
-    training = ordered(items, batch=13, pack_to=pack_to)
-    count = needed(training, ranks, size)
-    loaded = [MicroBatches(training, size=size, accumulation=count, rank=rank, ranks=ranks) for rank in range(ranks)]
+    training = ordered(items, batch=13, pack_to=pack_to, ranks=ranks)
+    count = needed(training, size)
+    loaded = [MicroBatches(training, size=size, accumulation=count, rank=rank) for rank in range(ranks)]
     for epoch in (0, 1):
         for mine in loaded:
             mine.set_epoch(epoch)
@@ -253,10 +285,8 @@ def test_what_the_ranks_load_for_a_step_are_its_rows_and_nothing_behind_them(ite
 
 def test_the_short_step_leaves_micro_batches_empty(items):
     """37 rows in steps of 16: the last one has 5, for two ranks with four micro-batches of two."""
-    training = ordered(items, batch=16)
-    sizes = [
-        [len(rows) for rows in MicroBatches(training, size=2, accumulation=4, rank=rank, ranks=2)] for rank in (0, 1)
-    ]
+    training = ordered(items, batch=16, ranks=2)
+    sizes = [[len(rows) for rows in MicroBatches(training, size=2, accumulation=4, rank=rank)] for rank in (0, 1)]
     assert [one[:8] for one in sizes] == [[2] * 8] * 2
     assert sorted(map(sum, (one[8:] for one in sizes))) == [2, 3]
     assert all(one[-1] == 0 for one in sizes)
@@ -264,9 +294,9 @@ def test_the_short_step_leaves_micro_batches_empty(items):
 
 @pytest.mark.parametrize("pack_to", [None, PACK_TO])
 def test_an_epoch_is_the_same_after_any_other_and_from_any_place_on(items, pack_to):
-    training = ordered(items, batch=13, pack_to=pack_to)
-    count = needed(training, 2, 2)
-    loaded = MicroBatches(training, size=2, accumulation=count, rank=1, ranks=2)
+    training = ordered(items, batch=13, pack_to=pack_to, ranks=2)
+    count = needed(training, 2)
+    loaded = MicroBatches(training, size=2, accumulation=count, rank=1)
     epochs = {}
     for epoch in (0, 1, 2):
         loaded.set_epoch(epoch)
@@ -275,7 +305,7 @@ def test_an_epoch_is_the_same_after_any_other_and_from_any_place_on(items, pack_
     for epoch in (1, 0, 2):
         loaded.set_epoch(epoch)
         assert [names(loaded[at]) for at in reversed(range(len(loaded)))] == epochs[epoch][::-1]
-        fresh = MicroBatches(ordered(items, batch=13, pack_to=pack_to), size=2, accumulation=count, rank=1, ranks=2)
+        fresh = MicroBatches(ordered(items, batch=13, pack_to=pack_to, ranks=2), size=2, accumulation=count, rank=1)
         fresh.set_epoch(epoch)
         assert names(fresh[len(fresh) // 2]) == epochs[epoch][len(fresh) // 2]
 
