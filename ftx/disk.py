@@ -8,8 +8,11 @@ from ftx.errors import UserError
 
 # Also EFBIG, the limit of a process on the size of its files, and EDQUOT, that of a user on a shared disk.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# safetensors and torch.save put the system's words, or their own, into errors that are no OSError.
-FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed")
+# safetensors puts the system's words into an error that is no OSError, and torch.save its own.
+FULL_IN_WORDS = (
+    *("No space left on device", "Disk quota exceeded", "File too large"),
+    *("PytorchStreamWriter failed", "unexpected pos ", "iostream error"),
+)
 
 
 class DiskFull(UserError):

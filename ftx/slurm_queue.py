@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from shutil import which
 
+from ftx.environment import slurm_job_id
 from ftx.errors import UserError
+from ftx.processes import Holder
 
 # States of a job that SLURM will still work on; of a requeued one, what it shows on its way back into the queue.
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -64,6 +66,14 @@ def ended(ids: Iterable[str]) -> dict[str, Job]:
 def look(name: str) -> Job | None:
     """The job as slurmctld knows it now."""
     return next(iter(_shown(name) or []), None)
+
+
+def has_lost_its_job(at_it: Holder) -> bool:
+    """Whether SLURM has given up the job of whoever holds the run: he may live on a node that it cannot reach."""
+    if at_it.job_id is None or at_it.job_id == slurm_job_id():
+        return False
+    job = look(at_it.job_id)
+    return job is not None and not job.is_active
 
 
 def steps_of(name: str) -> list[str]:

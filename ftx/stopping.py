@@ -134,7 +134,9 @@ def _hearing_of_warnings() -> Iterator[None]:
 
     def wait() -> None:
         while not done.is_set():
-            if signal.sigtimedwait({WARNING}, WAIT_SECONDS):
+            heard = signal.sigtimedwait({WARNING}, WAIT_SECONDS)
+            # One that was stopped for longer answers with whatever was in its memory.
+            if heard is not None and heard.si_signo == WARNING:
                 _WARNED.set()
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ is full, holds up neither the run nor the other trackers.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,8 @@ from ftx.tracking import brief
 log = logging.getLogger(__name__)
 
 SEND_SECONDS = 5.0
+# The last word is said again where a tracker that answered until then does not.
+LAST_TRIES = 3
 # How long a batch may be on its way that was sent before its sender lost the run: longer than a client waits.
 SETTLE_SECONDS = 20.0
 
@@ -117,15 +120,16 @@ class _Feed:
 
     def _work(self) -> None:
         sender = self._to.sender(self._folder, self._run)
-        ended = False
+        ended, tries = False, LAST_TRIES
         if self._folder.held is not None and self._folder.held.taken_from is not None:
             self._ending.wait(SETTLE_SECONDS)
         while not ended:
             self._news.wait()
             self._news.clear()
-            ended = self._ending.is_set()
+            last = self._ending.is_set()
             try:
                 sender.send(self._state, self._reason)
+                ended, tries = last, LAST_TRIES
             except Fenced:  # whoever has the run now sends the rest
                 return
             except Exception as error:
@@ -134,6 +138,11 @@ class _Feed:
                     return
                 # What of it arrived is for the tracker to say: the answer may have got lost, not the rows.
                 sender = self._to.sender(self._folder, self._run)
+                tries -= 1
+                ended = last and tries <= 0
+            if last and not ended:
+                self._news.set()
+                time.sleep(SEND_SECONDS)
             self._ending.wait(SEND_SECONDS)
 
     def _warn(self, error: Exception) -> None:

@@ -16,7 +16,7 @@ from ftx.errors import ExitCode, UserError
 from ftx.lock import Held, holder, lock
 from ftx.run_folder import Phase, RunFolder
 from ftx.scores import describe
-from ftx.slurm_queue import Job, queue
+from ftx.slurm_queue import Job, has_lost_its_job, queue
 from ftx.standing import job_of
 from ftx.sweep_folder import Sweep, open_sweep, sweep_path
 from launchers.cost import check_cost, estimate
@@ -113,7 +113,8 @@ def is_to_submit(one: Waiting, jobs: Mapping[str, Job]) -> bool:
         progress.say(f"{one.title}: {job}; left alone")
     elif one.folder.is_complete(one.composed.run):
         progress.say(f"{one.title}: finished already: {describe(one.folder.read_scores(), brief=True)}")
-    elif (at_it := holder(one.folder.lock)) is not None:
+    # One whose job is over has been told to end, or cannot be told: the new job takes the run from him.
+    elif (at_it := holder(one.folder.lock)) is not None and not has_lost_its_job(at_it):
         progress.say(f"{one.title}: {at_it} is at it; left alone")
     else:
         return True

@@ -19,6 +19,8 @@ from ftx.slurm_queue import steps_of
 from launchers.watchdog import Watchdog
 
 POLL_SECONDS = 0.2
+# What a rank leaves behind may keep srun's own words open.
+READ_SECONDS = 60
 # srun's own words on tasks that ended otherwise than with 0.
 OF_TASKS = re.compile(r"srun: error: (?P<node>\S+): tasks? (?P<first>\d+)\S*: (?P<how>.+)")
 
@@ -73,7 +75,7 @@ class Step:
             if not stuck and self._watchdog.silent():
                 stuck = self._watchdog.end(self._send)
             time.sleep(POLL_SECONDS)
-        self._reader.join()
+        self._reader.join(READ_SECONDS)
         return End(self._srun.returncode, tuple(self._deaths), stuck)
 
     def _send(self, number: signal.Signals) -> None:

@@ -4,12 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from ftx.environment import Rank, slurm_hosts, slurm_job_id, take_slurm_rank
+from ftx.environment import Rank, slurm_hosts, take_slurm_rank
 from ftx.errors import ExitCode
 from ftx.heartbeat import watched
-from ftx.processes import Holder
 from ftx.run_folder import Phase, RunFolder
-from ftx.slurm_queue import look
+from ftx.slurm_queue import has_lost_its_job
 from ftx.stopping import block_warning_signal
 from launchers.slurm_verdict import write_code
 
@@ -30,14 +29,6 @@ def main(folder: RunFolder, phase: Phase) -> int:
         return code
     # An exit code other than 0 would end rank 0 while it writes down how the run was interrupted.
     return ExitCode.FINISHED if code == ExitCode.INTERRUPTED else code
-
-
-def has_lost_its_job(at_it: Holder) -> bool:
-    """Whether SLURM has given up the job of whoever holds the run: he may live on a node that it cannot reach."""
-    if at_it.job_id is None or at_it.job_id == slurm_job_id():
-        return False
-    job = look(at_it.job_id)
-    return job is not None and not job.is_active
 
 
 def _speak_into(folder: RunFolder, rank: Rank) -> None:

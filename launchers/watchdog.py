@@ -23,6 +23,8 @@ PAUSE_SECONDS = 60.0
 # rest of a file.
 STACKS_SECONDS, REST_SECONDS = 5.0, 3.0
 POLL_SECONDS = 0.1
+# A rank that computes may pause in the middle of its stack.
+QUIET_LOOKS = 5
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 # faulthandler writes a block for each thread, the main one's last.
 THREAD = "(most recent call first):"
@@ -128,13 +130,14 @@ class _NewStack:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._begin = log.stat().st_size if log.exists() else 0
-        self._text = ""
+        self._text, self._quiet = "", 0
         self.is_whole = False
 
     def look(self) -> None:
-        """It is whole when no more has come since the last look."""
+        """It is whole when no more has come for a while: its main thread is written last."""
         before, self._text = self._text, self._read()
-        self.is_whole = THREAD in self._text and self._text == before
+        self._quiet = self._quiet + 1 if self._text == before else 0
+        self.is_whole = THREAD in self._text and self._quiet >= QUIET_LOOKS
 
     def place(self) -> str:
         """Where the main thread is."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from ftx import metrics_log
 from ftx.config.schema import RunConfig
 from ftx.run_folder import RunFolder
 from ftx.runs_on_disk import open_run_folder
@@ -17,7 +18,7 @@ MEASURED = {"per_device_tps", "per_device_tps_including_padding", "step_seconds"
 
 def rows_of(folder: RunFolder) -> list[dict]:
     """What metrics.jsonl says; a run without training has none."""
-    return [json.loads(line) for line in folder.metrics.read_text().splitlines()] if folder.metrics.exists() else []
+    return metrics_log.read(folder.metrics) if folder.metrics.exists() else []
 
 
 def learned(folder: RunFolder) -> list[dict]:

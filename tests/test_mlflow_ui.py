@@ -19,7 +19,7 @@ from ftx.tracking import Sender
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
-SECONDS = 25_000
+SECONDS = 120_000
 RATES = (0.001, 0.004)
 
 

@@ -45,14 +45,15 @@ def test_killed_at_random_steps(whole, place):
     moments = [dice.randint(0, first - 1), *sorted(dice.sample(range(first, steps - STEPS_PER_EPOCH), 3))]
     for moment in moments:
         kill_at(moment, place, words)
-    kill_while_saving(place, words)
+    kill_while_saving(place, (*words, "schedule.save_every=1"))
     ended = place.train(*words)
     assert ended.code == 0, ended
     folder, other = place.folder(), undisturbed.folder()
     assert "resuming from step" in ended.out
     assert same_weights(folder, other)
     assert learned(folder) == learned(other)
-    assert checkpoints_of(folder) == checkpoints_of(other)
+    assert f"step-{steps}" in checkpoints_of(folder)
+    assert len(checkpoints_of(folder)) == len(checkpoints_of(other))
     assert scored(folder) == scored(other)
     cut = [row for file in folder.path.glob("metrics.cut-*.jsonl") for row in learned_in(file)]
     assert cut

@@ -181,9 +181,11 @@ def test_a_crash(place):
     """Exit code 1, and the reason for whoever looks at the folder; mended, the same command finishes."""
     words = ("schedule.epochs=1",)
     run = place.start(*words)
-    until(lambda: any(place.runs.glob("*/metrics.jsonl")), run, "a training row")
+    until(lambda: any(place.runs.glob("*/run.yaml")), run, "the run's folder")
+    run.send(signal.SIGSTOP)
     in_the_way = place.folder().path / "predictions"
     in_the_way.write_text("")
+    run.send(signal.SIGCONT)
     ended = run.ended()
     assert ended.code == 1
     assert "Traceback" in ended.err

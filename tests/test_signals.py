@@ -4,19 +4,20 @@ import os
 import select
 import signal
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from run_records import checkpoints_of, learned, same_weights, scored
-from verb_process import DEADLINE_SECONDS, SERVER, descendants, until
+from verb_process import DEADLINE_SECONDS, SERVER, descendants, poll, until
 
 from ftx.errors import Interrupted
 from ftx.lock import holder
 from ftx.run_folder import RunFolder
-from ftx.stopping import block_warning_signal, listening
+from ftx.stopping import WAIT_SECONDS, block_warning_signal, listening
 
-WORDS = ("schedule.epochs=2", "schedule.log_every=2", "schedule.eval_every=never")
+WORDS = ("schedule.epochs=2", "schedule.log_every=2", "schedule.eval_every=never", "schedule.save_every=never")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_a_second_signal_stops_at_once(place, undisturbed):
     run.send(signal.SIGCONT)
     assert run.ended().code == 75
     assert status_of(place).state == "interrupted"
-    assert not [path for path in place.folder().checkpoints.iterdir() if not path.name.startswith(".")]
+    assert not list(place.folder().checkpoints.glob("step-*"))
     finishes_as_if_nothing_had_been(place, undisturbed)
 
 
@@ -228,10 +229,32 @@ def test_a_warning_is_no_second_time():
             signal.raise_signal(signal.SIGTERM)
 
 
+def test_being_suspended_is_no_warning(tmp_path):
+    """sigtimedwait, interrupted by it, gives back memory that nothing was written to."""
+    process = SERVER.Process(target=listen_until_told, args=(tmp_path,), daemon=True)
+    process.start()
+    poll((tmp_path / "listens").exists, "a process that listens")
+    for _ in range(5):
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(2 * WAIT_SECONDS)
+        os.kill(process.pid, signal.SIGCONT)
+    (tmp_path / "enough").touch()
+    process.join()
+    assert (tmp_path / "reason").read_text() == "nobody asked"
+
+
+def listen_until_told(folder):
+    block_warning_signal()
+    with listening() as stop:
+        (folder / "listens").touch()
+        poll((folder / "enough").exists, "the end")
+    (folder / "reason").write_text(stop.reason or "nobody asked")
+
+
 @pytest.mark.long
 def test_the_launcher_of_a_sweep(place):
     """SIGTERM ends its runs with a checkpoint, kill -9 takes them along, and the same command finishes them."""
-    words = ("-m", "schedule.epochs=2,3", "launcher.parallel=2", "evaluation.tasks=[loss]", "tracking.offline=true")
+    words = ("-m", "schedule.epochs=20,30", "launcher.parallel=2", "evaluation.tasks=[loss]", "tracking.offline=true")
     run = place.start(*words)
     until(lambda: len(folders_at_work(place)) == 2, run, "both runs")
     run.send(signal.SIGTERM)

@@ -113,8 +113,10 @@ def test_one_that_cannot_write_ends_nothing(place, tracker, named):
     shutil.rmtree(there)
     run = place.start(*words)
     until(lambda: any(place.runs.glob("tiny-*")), run, "the run's folder")
+    run.send(signal.SIGSTOP)
     folder = RunFolder(next(place.runs.glob("tiny-*")))
     folder.path.joinpath(tracker).write_text("in the way")
+    run.send(signal.SIGCONT)
     ended = run.ended()
     assert ended.code == 0, ended
     warnings = [line for line in ended.out.splitlines() if "warning" in line.lower()]

@@ -28,7 +28,7 @@ SERVER.set_forkserver_preload(
         "pytest",
     ]
 )
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 600
 
 TINY = (
     "data.limit=200",

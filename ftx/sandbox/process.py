@@ -120,6 +120,8 @@ class SandboxedProcess:
         except subprocess.TimeoutExpired:
             self.end(f"it worked for more than {seconds:g} seconds")
         self.end()
+        if self._watcher is not None:
+            self._watcher.join()
         stdout, stderr = (one.text() for one in said)
         return Outcome(self.popen.returncode, stdout, stderr, self.ended_by)
 

@@ -12,7 +12,7 @@ from ftx.sandbox import Sandbox, why_no_sandbox
 
 pytestmark = pytest.mark.skipif(bool(why := why_no_sandbox()), reason=f"no sandbox works here: {why}")
 
-LIMITS = SandboxConfig(wall_seconds=1, memory_gib=1, processes=64, file_mib=16, disk_mib=64)
+LIMITS = SandboxConfig(wall_seconds=3, memory_gib=1, processes=64, file_mib=16, disk_mib=64)
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_four_processes_at_once_build_it_once(tmp_path):
     processes = [context.Process(target=prepare_and_tell, args=(run, number, answers)) for number in range(4)]
     for process in processes:
         process.start()
-    told = [answers.get(timeout=120) for _ in processes]
+    told = [answers.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
     assert len({(inode, changed, rows) for inode, changed, rows, _ in told}) == 1

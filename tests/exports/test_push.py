@@ -148,7 +148,7 @@ def test_an_upload_that_was_killed_goes_on(hub, trained, tmp_path):
     first, second, third = (f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3))
     hub.hold = second
     process = start_push(hub, folder, tmp_path, upload=["merged"])
-    assert hub.held.wait(60), process.communicate()
+    assert hub.held.wait(300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert hub.repositories["me/mine"].files == {}

@@ -17,7 +17,7 @@ from ftx.config.evaluation_schema import SandboxConfig
 from ftx.sandbox import Outcome, Sandbox, why_no_sandbox
 from ftx.sandbox.bubblewrap import python_folders
 
-LIMITS = SandboxConfig(cpu_seconds=2, wall_seconds=20, memory_gib=0.25, processes=24, file_mib=8, disk_mib=16)
+LIMITS = SandboxConfig(cpu_seconds=5, wall_seconds=20, memory_gib=0.25, processes=24, file_mib=8, disk_mib=16)
 SECRET = "hf_never-to-be-seen-inside"
 TABLE = "a,b\n1,2\n"
 

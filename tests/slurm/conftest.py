@@ -93,3 +93,11 @@ def undisturbed(new_place) -> Callable[..., RunFolder]:
 def small_site(cluster, site) -> Site:
     """Its runs are on a disk that a test can fill."""
     return replace(site, runs=cluster.small_disk / "runs")
+
+
+@pytest.fixture
+def nothing_starts(cluster):
+    """Jobs stay in the queue until the test lets them go."""
+    cluster.scontrol("update", "PartitionName=debug", "State=DOWN")
+    yield lambda: cluster.scontrol("update", "PartitionName=debug", "State=UP")
+    cluster.scontrol("update", "PartitionName=debug", "State=UP")

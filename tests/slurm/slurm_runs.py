@@ -93,7 +93,8 @@ class Site:
             environment["PYTHONPATH"] = str(checkout)
         command = [sys.executable, "-m", f"ftx.{verb}", *map(str, words)]
         folder = checkout or self.runs.parent
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": DEADLINE_SECONDS}
+        done = subprocess.run(command, env=environment, cwd=folder, check=False, **how)
         return Said(done.returncode, done.stdout, done.stderr)
 
     def launched(self, *words: object, **how: Any) -> Said:
@@ -115,11 +116,12 @@ class Site:
     def wait_for_end(self, folder: RunFolder, job: str) -> str:
         """The state in which SLURM leaves the job."""
 
-        def ended() -> str:
-            record = self.cluster.job(job)
-            return record["JobState"] if record["JobState"] in ENDED else ""
+        return self.wait_for(lambda: self.state_at_end(job), f"the end of {job}", folder)
 
-        return self.wait_for(ended, f"the end of {job}", folder)
+    def state_at_end(self, job: str) -> str:
+        """ "" for a job that has not ended."""
+        state = self.cluster.job(job)["JobState"]
+        return state if state in ENDED else ""
 
     def wait_for(self, condition: Callable[[], Any], what: str, folder: RunFolder) -> Any:
         """Its answer; what the run has said is in the error if it never comes."""

@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from run_records import scored
 from slurm_runs import check_as_undisturbed, outcomes
 
@@ -13,14 +12,6 @@ from ftx.run_folder import RunFolder
 
 SHORT = "schedule.epochs=1"
 SWEEP = ("-m", "schedule.epochs=1", "seed=1,2", "tracking.offline=true")
-
-
-@pytest.fixture
-def nothing_starts(cluster):
-    """Jobs stay in the queue until the test lets them go."""
-    cluster.scontrol("update", "PartitionName=debug", "State=DOWN")
-    yield lambda: cluster.scontrol("update", "PartitionName=debug", "State=UP")
-    cluster.scontrol("update", "PartitionName=debug", "State=UP")
 
 
 def test_a_dry_run_prints_what_is_submitted(site, nothing_starts):
