@@ -2,12 +2,13 @@
 
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ftx import progress
@@ -181,10 +182,12 @@ def _kill_all(processes: list[Process]) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """Below those that outgoing connections take: it is many imports until rank 0 listens there."""
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("none of 1,000 ports between 20000 and 32000 is free")
 
 
 if __name__ == "__main__":
