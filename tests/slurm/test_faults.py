@@ -49,6 +49,9 @@ def test_a_time_limit_is_no_end(cluster, site, undisturbed):
     """SLURM's own warning and limit: the run takes longer than the minute that its job has."""
     long = ("schedule.epochs=60", "schedule.save_every=100")
     said = site.launched(*long, "launcher.time_min=1")
+    site.wait_for(lambda: (0, INTERRUPTED) in outcomes(said.folder), "the limit", said.folder)
+    # A slow machine would spend minute after minute on importing.
+    cluster.scontrol("update", f"JobId={said.job}", "TimeLimit=60")
     check_as_undisturbed(site, said.folder, said.job, undisturbed(*long))
     *before, last = [outcome for _, outcome in outcomes(said.folder)]
     assert (set(before), last) == ({INTERRUPTED}, FINISHED)

@@ -37,6 +37,7 @@ def test_an_epoch_sweep_over_two_nodes_with_two_ranks_each(served, undisturbed):
         "schedule.global_batch_size=4",
         "hardware.nodes=2",
         "hardware.processes_per_node=2",
+        "launcher.parallel=2",
     )
     (array,) = said.arrays
     described = json.loads((said.sweep / "sweep.json").read_text())
