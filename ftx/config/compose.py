@@ -236,7 +236,7 @@ def _data_independent_of_folder(data: DataConfig) -> DataConfig:
     }
     return replace(
         data,
-        path=_absolute(path) if path and data.source == "jsonl" else path,
+        path=_absolute(path) if path and data.source == "jsonl" and not is_made_up(path) else path,
         holdout_path=_absolute(held_out)
         if held_out and (data.source == "jsonl" or looks_like_a_file(held_out))
         else held_out,
