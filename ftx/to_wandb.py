@@ -1,10 +1,11 @@
-"""Weights & Biases: a run by the name of the run's folder, in the project of its experiment.
+"""Weights & Biases: a run for each life of a run's folder, by its name, in the project of its experiment.
 
 ``tracking.wandb_mode=offline``, the default, only writes under ``wandb/`` of the run's folder what `wandb sync` sends;
 each start writes it anew from metrics.jsonl, so that it says what metrics.jsonl says. ``online`` sends: history is
 append-only there, so a start goes on behind the last step that arrived.
 """
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from wandb import Run, Settings
 
 LONGEST_NAME = 128
+# Letters of the hash that tells one life of a folder from another.
+LIFE = 8
 # A server that is away must not hold the end of a run up: what is missing is in the run's folder.
 INIT_SECONDS, FINISH_SECONDS = 20.0, 30.0
 
@@ -60,7 +63,7 @@ class WandbSender:
         return wandb.init(
             dir=self._folder.path,
             project=project_of(str(tracking.experiment)),
-            id=self._folder.name[-LONGEST_NAME:],
+            id=id_of(self._folder),
             name=membership.title if membership else self._folder.name,
             group=membership.sweep if membership else None,
             config=config_of(self._run),
@@ -69,6 +72,18 @@ class WandbSender:
             reinit="create_new",
             settings=_settings(str(tracking.wandb_mode)),
         )
+
+
+def id_of(folder: RunFolder) -> str:
+    """Of one life of the folder: what fresh=true starts over, and a colleague's run of the same words, have their own.
+
+    History is append-only, so rows of another life would hide those of this one. A folder that was moved keeps its id.
+    """
+    # Written once in a folder's life, as MLflow's key of it.
+    made = (folder.path / "provenance.json").stat().st_mtime_ns
+    name = folder.name.partition(".old-")[0]
+    life = hashlib.sha256(f"{name}@{made}".encode()).hexdigest()[:LIFE]
+    return f"{name[: LONGEST_NAME - LIFE - 1]}-{life}"
 
 
 def project_of(experiment: str) -> str:

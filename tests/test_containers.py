@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ftx.config.compose import compose_all
 from ftx.environment import CHECKOUT
+from ftx.preflight import check_data_here
 
 CONTAINERS = CHECKOUT / "containers"
 INSTALL = "/opt/ftx/containers/install.sh"
@@ -103,6 +105,15 @@ def test_the_commands_of_the_services_are_ones_that_ftx_takes(tmp_path):
     for more in (train["command"], ["experiment=stdlib_docs_epochs", "-m", "--cfg", "job"]):
         clean(sys.executable, *words, *more)
     clean(sys.executable, *mlflow["command"][1:], "--help")
+
+
+@pytest.mark.parametrize("file", ["README.md", "containers/compose.yaml"])
+def test_the_run_that_is_shown_needs_nothing_but_its_words(file, tmp_path):
+    """As the service gets them: no file of the user's is in the container."""
+    (words,) = re.findall(r"compose\.yaml run --rm train (.+)", (CHECKOUT / file).read_text())
+    entrypoint = [word.replace("/runs", f"{tmp_path}/runs") for word in services()["train"]["entrypoint"][3:]]
+    for one in compose_all([*entrypoint, *words.split()]).runs:
+        check_data_here(one.run)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ KEYS = "--cfg job shows all keys"
 ALONE: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "unknown key": (["epochs=3"], ["epochs: no such key", "schedule.epochs?", KEYS]),
     "unknown key added": (["+schedule.epochz=3"], ["schedule.epochz: no such key", "schedule.epochs?"]),
-    "wrong choice": (["method=lroa"], ["method=lroa", "lora?", "there are full, lora"]),
+    "wrong choice": (["method=lroa"], ["method=lroa", "lora?", "there are full, full_bf16, lora"]),
     "wrong type": (["schedule.epochs=three"], ["schedule.epochs=three", "whole number"]),
     "negative": (["schedule.learning_rate=-1e-5"], ["schedule.learning_rate=-1e-05", "above 0"]),
     "impossible batch": (["schedule.global_batch_size=3"], ["global_batch_size=3", "micro_batch=2", "_size=4"]),

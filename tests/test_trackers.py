@@ -1,6 +1,7 @@
 """TensorBoard and W&B: what their own readers find is what metrics.jsonl says, whatever happened to the run."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from ftx.environment import LIBRARY_DEFAULTS, has_wandb_key
 from ftx.errors import UserError
 from ftx.preflight import check_tracking
 from ftx.run_folder import RunFolder
+from ftx.to_wandb import id_of
 
 ALSO = "tracking.also=[tensorboard,wandb]"
 SINGLE = 2e-7
@@ -54,6 +56,8 @@ def test_a_run_that_is_interrupted_killed_and_resumed(place):
     first.send(signal.SIGTERM)
     assert first.ended().code == 75
     folder = place.folder()
+    (file,) = wandb_files(folder)
+    sent_as = wandb_run(file).run_id
     interrupted_at = rows_of(folder)[-1]["step"]
     assert max(step for step, _ in wandb_of(folder)["train_loss"]) == interrupted_at
     assert max(step for step, _ in tensorboard_of(folder)["train_loss"]) == interrupted_at
@@ -72,9 +76,43 @@ def test_a_run_that_is_interrupted_killed_and_resumed(place):
 
     (file,) = wandb_files(folder)
     there, run = wandb_run(file), folder.read_run()
-    assert (there.run_id, there.project, there.display_name) == (folder.name, run.tracking.experiment, folder.name)
+    assert (there.project, there.display_name) == (run.tracking.experiment, folder.name)
+    assert there.run_id == sent_as == id_of(folder)
     config = {item.key: json.loads(item.value_json) for item in there.config.update if item.key != "_wandb"}
     assert config == {name: value for name, value in flat(run).items() if not name.startswith("expected.")}
+
+
+def test_a_run_that_is_started_over_is_another_one_there(place):
+    """`wandb sync runs/*/wandb/offline-run-*` sends each under an id of its own."""
+    words = (ALSO, "schedule.epochs=1", "schedule.log_every=1", "schedule.max_steps=3", "evaluation.tasks=[loss]")
+    assert place.train(*words).code == 0
+    first = place.folder()
+    before, sent_as = said_by(first), id_of(first)
+    assert place.train(*words, "fresh=true").code == 0
+    second = place.folder()
+    (aside,) = (RunFolder(path) for path in place.runs.glob("*.old-1"))
+    assert id_of(aside) == sent_as != id_of(second)
+
+    files = sorted(place.runs.glob("*/wandb/offline-run-*/*.wandb"))
+    assert [wandb_run(file).run_id for file in files] == [id_of(second), sent_as]
+    same_points(wandb_of(aside), before)
+    both_have_everything(second)
+    assert [step for step, _ in wandb_of(second)["train_loss"]] == [1, 2, 3]
+
+
+def test_what_a_run_is_called_at_wandb(tmp_path):
+    """The longest id that is taken still has the whole hash; two folders of one name, made at other times, differ."""
+    folders = [RunFolder(tmp_path / place / ("x" * 200)) for place in ("mine", "theirs")]
+    for made, folder in enumerate(folders):
+        folder.path.mkdir(parents=True)
+        (folder.path / "provenance.json").write_text("{}")
+        os.utime(folder.path / "provenance.json", ns=(made, made))
+    mine, theirs = map(id_of, folders)
+    assert (len(mine), len(theirs)) == (128, 128)
+    assert mine[:-8] == theirs[:-8]
+    assert mine != theirs
+    moved = folders[0].path.rename(tmp_path / f"{folders[0].name}.old-3")
+    assert id_of(RunFolder(moved)) == mine
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from ftx.config.evaluation_schema import EvaluationConfig
 from ftx.config.export_checks import SWITCHES
 from ftx.config.export_schema import ExportConfig
 from ftx.config.hardware_schema import HardwareConfig
+from ftx.config.help import groups
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
 from ftx.config.made_up import is_made_up
@@ -183,10 +184,11 @@ def _keys_of(words: Sequence[str]) -> list[str]:
 def _binding_keys(arm: "Arm") -> list[str]:
     """The experiment's keys, but those of a group that the words choose anew: on other hardware they mean nothing.
 
-    What it says of jobs on a cluster waits for one.
+    What it says of jobs on a cluster waits for one, and what it says of training for a run that trains.
     """
-    replaced = {word for word in _keys_of(arm.words) if word in arm.choices}
+    replaced = {word for word in _keys_of(arm.words) if word in groups()}
     replaced |= {"launcher"} if arm.run.launcher.name == "local" else set()
+    replaced |= {"schedule"} if arm.run.schedule.epochs == 0 else set()
     return [key for key in arm.experiment_keys if key.split(".", 1)[0] not in replaced]
 
 
@@ -234,7 +236,7 @@ def _data_independent_of_folder(data: DataConfig) -> DataConfig:
     }
     return replace(
         data,
-        path=_absolute(path) if path and data.source == "jsonl" else path,
+        path=_absolute(path) if path and data.source == "jsonl" and not is_made_up(path) else path,
         holdout_path=_absolute(held_out)
         if held_out and (data.source == "jsonl" or looks_like_a_file(held_out))
         else held_out,

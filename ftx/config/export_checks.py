@@ -47,12 +47,14 @@ def check_export(run: RunConfig) -> None:
     asked = asked_exports(run)
     if asked and run.schedule.epochs == 0:
         raise UserError(
-            f"export: schedule.epochs=0 trains nothing, so there is no model/ to make {asked[0]} of; leave export out, "
-            "or train"
+            f"export: schedule.epochs=0 trains nothing, so there is no model/ to make {asked[0]} of; say export=[], or "
+            "train"
         )
     if export.merge and run.method.name == "full":
+        others = ",".join(step for step in SWITCHES if step != "merge" and getattr(export, step))
         raise UserError(
-            "export=merge: method=full has no adapter to merge, model/ is the whole model already; leave merge out"
+            "export=merge: method=full has no adapter to merge, model/ is the whole model already; leave merge out, "
+            f"as in export=[{others}]"
         )
     _check_quantization(export)
 

@@ -1,8 +1,8 @@
 """``debug=tiny`` needs no hub and no GPU: what would come from the hub is made here, small.
 
 Family, template, method, strategy, tasks and the formats of the rows are the run's own. What is local already (a
-model's folder, a file, random models, the standard library) is used as it is, and a key that the words set keeps its
-value.
+model's folder, a file, random models, the standard library) is used as it is, a file that nobody has named is made up
+too, and a key that the words set keeps its value.
 """
 
 from collections.abc import Collection
@@ -115,7 +115,7 @@ def _data(data: DataConfig, keys: Collection[str]) -> DataConfig:
     most = max((source.rows or 0 for source in made_up.values()), default=0)
     small = replace(
         data,
-        path=_made_up(data.path, data.format) if data.source == "hub" else data.path,
+        path=_path(data),
         holdout_path=_made_up(data.holdout_path, data.format),
         sources={name: _with_fewer_rows(source, most) for name, source in made_up.items()},
     )
@@ -125,6 +125,15 @@ def _data(data: DataConfig, keys: Collection[str]) -> DataConfig:
     if "data.max_length" in keys:
         return small
     return replace(small, max_length=min(data.max_length, MAX_LENGTH))
+
+
+def _path(data: DataConfig) -> str | None:
+    """Of rows in the format of a data set on the hub, or of a file that nobody has named."""
+    if data.source == "hub":
+        return _made_up(data.path, data.format)
+    if data.source == "jsonl" and not data.path:
+        return _rows_of(data.format)
+    return data.path
 
 
 def _source(source: SourceConfig) -> SourceConfig:
@@ -141,6 +150,10 @@ def _with_fewer_rows(source: SourceConfig, most: int) -> SourceConfig:
 def _made_up(path: str | None, format: str) -> str | None:
     if not path or looks_like_a_file(path):
         return path
+    return _rows_of(format)
+
+
+def _rows_of(format: str) -> str:
     return MADE_UP + ("messages" if format == "auto" else format)
 
 
@@ -189,7 +202,7 @@ def _said_of_model(before: ModelConfig, after: ModelConfig) -> list[str]:
 def _said_of_data(before: DataConfig, after: DataConfig) -> list[str]:
     pairs = [(before.path, after.path), (before.holdout_path, after.holdout_path)]
     pairs += [(source.path, after.sources[name].path) for name, source in before.sources.items()]
-    names = [str(was) for was, now in pairs if was != now]
+    names = [was or "data.path=FILE" for was, now in pairs if was != now]
     return [f"made-up rows for {' and '.join(names)}"] if names else []
 
 

@@ -16,7 +16,7 @@ def check_method(run: RunConfig) -> None:
     if method.master_weights == "none" and hardware.precision != "bf16":
         raise UserError(
             f"method.master_weights=none: hardware.precision={hardware.precision} has no shorter weights to train; it "
-            "needs hardware.precision=bf16"
+            "needs hardware.precision=bf16, or say method.master_weights=fp32"
         )
     if method.stochastic_rounding and method.optimizer not in TORCH_OPTIMIZERS:
         raise UserError(
@@ -27,7 +27,7 @@ def check_method(run: RunConfig) -> None:
     if method.master_weights == "none" and strategy not in (ONE_PROCESS, "ddp"):
         raise UserError(
             f"method.master_weights=none: hardware.strategy={strategy} keeps 32-bit weights of its own; say "
-            "hardware.strategy=ddp, or leave method.master_weights out"
+            "method.master_weights=fp32, or hardware.strategy=ddp"
         )
 
 

@@ -28,6 +28,7 @@ NEEDS = {
     "data=jsonl": ["data.path=a.jsonl"],
     "data=hub": ["data.path=a/b"],
     "data=mixture": ["data.sources.a.path=a.jsonl"],
+    "method=full_bf16": ["hardware.precision=bf16"],
     "hardware=8xH100": ["schedule.global_batch_size=8"],
     "hardware=8xH200": ["schedule.global_batch_size=8"],
     "hardware=8x8xH100": ["schedule.global_batch_size=64"],

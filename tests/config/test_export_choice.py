@@ -1,5 +1,7 @@
 """``export=[…]``: a group of which several choices go together, and what of it cannot be."""
 
+import re
+
 import pytest
 
 from ftx.config.compose import compose, compose_all
@@ -17,6 +19,44 @@ def test_several_choices_go_together():
     assert asked_exports(compose(*LORA, "export=gguf")) == ["merge", "gguf-f16"]
     assert asked_exports(compose("model=tiny", "method=full", "export=[gguf]")) == ["gguf-f16"]
     assert asked_exports(compose(*LORA, "export=[]")) == asked_exports(compose(*LORA)) == []
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words", "made"),
+    [
+        ("deepseek_r1_math_science", [], ["merge"]),
+        ("deepseek_r1_math_science", ["export=[]"], []),
+        ("deepseek_r1_math_science", ["export=[card]"], ["card"]),
+        ("deepseek_r1_math_science", ["method=full", "export=[]"], []),
+        ("deepseek_r1_math_science", ["schedule.epochs=0", "export=[]"], []),
+        ("glaive_function_calling", ["export=[merge]"], ["merge"]),
+        ("glaive_function_calling", ["export=[]", "schedule.epochs=0"], []),
+        ("glaive_function_calling", ["export=[gguf]", "method=full", "export.quantization=[q8_0]"], ["gguf-q8_0"]),
+        ("glaive_function_calling_debug", ["export=[merge]"], ["merge"]),
+    ],
+)
+@pytest.mark.parametrize("debug", [[], ["debug=tiny"]])
+def test_what_an_experiment_exports_is_a_choice_that_words_make_anew(experiment, words, made, debug):
+    """Also its export.quantization binds nobody then."""
+    assert asked_exports(compose(f"experiment={experiment}", *words, *debug)) == made
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=deepseek_r1_math_science", "method=full"],
+        ["experiment=glaive_function_calling", "method=full"],
+        ["experiment=deepseek_r1_math_science", "schedule.epochs=0"],
+        [*LORA, "export=[merge,card]", "method=full"],
+    ],
+)
+def test_the_way_out_is_one(words):
+    """Followed as it is written."""
+    with pytest.raises(UserError) as caught:
+        compose(*words)
+    (way,) = re.findall(r"export=\[[\w,]*\]", str(caught.value))
+    said = [word for word in words if not word.startswith("export=")]
+    assert "merge" not in asked_exports(compose(*said, way))
 
 
 def test_exporting_is_no_part_of_what_a_run_is():

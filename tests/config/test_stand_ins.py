@@ -38,6 +38,15 @@ def test_what_is_here_is_used_as_it_is(tmp_path):
     assert (tiny().data.source, tiny().model) == ("stdlib_docs", compose().model)
 
 
+def test_a_file_that_nobody_has_named_is_made_up():
+    run = composed("experiment=ag_news_small")
+    assert (run.run.data.source, run.run.data.path) == ("jsonl", "made-up:ag_news")
+    assert run.stand_ins == ("made-up rows for data.path=FILE",)
+    assert tiny("data=jsonl").data.path == "made-up:messages"
+    with pytest.raises(UserError, match=r"data\.path is not set: data=jsonl needs data\.path=FILE"):
+        compose_all(["experiment=ag_news_small"])
+
+
 def test_of_a_mixture_only_what_is_on_the_hub_is_made_up(tmp_path):
     here = tmp_path / "chats.jsonl"
     run = composed(

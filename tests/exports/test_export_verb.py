@@ -87,7 +87,8 @@ def test_files_of_a_full_run_are_made_of_its_own_weights(chats):
     folder = described(composed(chats, "method=full"))
     assert run_job(folder) == ExitCode.FINISHED
     assert export(folder, "merge").err == (
-        "error: export=merge: method=full has no adapter to merge, model/ is the whole model already; leave merge out\n"
+        "error: export=merge: method=full has no adapter to merge, model/ is the whole model already; leave merge out, "
+        "as in export=[]\n"
     )
     ended = export(folder, "gguf", "export.quantization=[q8_0]")
     assert ended.code == ExitCode.FINISHED, ended.err
