@@ -44,7 +44,8 @@ def measured(run: RunConfig) -> Time | None:
     pace = earlier_pace(run) if run.schedule.epochs != 0 else None
     if pace is None:
         return None
-    return Time(training_hours(run, pace), f"by the tokens/s of {pace.runs} earlier run{'s' if pace.runs > 1 else ''}")
+    runs = f"{pace.runs} earlier run{'s' if pace.runs > 1 else ''}"
+    return Time(training_hours(run, pace), f"by the tokens/s of {runs}", measured=True)
 
 
 def _flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

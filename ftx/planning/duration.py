@@ -30,11 +30,17 @@ class Time:
 
     hours: float | None
     by: str
+    measured: bool = False
+
+
+def steps_an_epoch(schedule: ScheduleConfig, rows: int) -> int:
+    """The last one may be short."""
+    return -(-rows // schedule.global_batch_size)
 
 
 def steps_of(schedule: ScheduleConfig, rows: int) -> int:
-    """The last step of an epoch may be short."""
-    each = -(-rows // schedule.global_batch_size)
+    """Of the whole training."""
+    each = steps_an_epoch(schedule, rows)
     if schedule.epochs is None:
         return int(schedule.max_steps or 0)
     return min(schedule.epochs * each, schedule.max_steps or schedule.epochs * each)
@@ -43,9 +49,8 @@ def steps_of(schedule: ScheduleConfig, rows: int) -> int:
 def work_of(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters, size: DataSize) -> Work:
     """Of training on data of this size."""
     steps = steps_of(run.schedule, size.rows)
-    epochs = steps * run.schedule.global_batch_size / max(size.rows, 1)
-    if run.schedule.epochs is not None:
-        epochs = min(epochs, run.schedule.epochs)
+    whole, begun = divmod(steps, max(steps_an_epoch(run.schedule, size.rows), 1))
+    epochs = whole + begun * run.schedule.global_batch_size / max(size.rows, 1)
     return Work(steps, epochs * size.tokens, epochs * _flops_an_epoch(run, architecture, parameters, size))
 
 

@@ -8,7 +8,7 @@ from ftx.config.schema import RunConfig
 from ftx.planning.advice import WayOut, largest_micro_batch, ways_out
 from ftx.planning.data_facts import DataSize, data_size
 from ftx.planning.disk import Disk, disk_of
-from ftx.planning.duration import Time, Work, time_of, work_of
+from ftx.planning.duration import Time, Work, steps_an_epoch, time_of, work_of
 from ftx.planning.memory import GIB, Memory, capacity_of, memory_of
 from ftx.planning.model_facts import architecture_of
 from ftx.planning.states import count, parameters_of
@@ -107,7 +107,7 @@ def _length(run: RunConfig, size: DataSize | None, work: Work | None) -> tuple[i
     schedule = run.schedule
     if size is None or work is None:
         return schedule.max_steps, schedule.epochs or 1
-    return work.steps, -(-work.steps * schedule.global_batch_size // size.rows)
+    return work.steps, -(-work.steps // max(steps_an_epoch(schedule, size.rows), 1))
 
 
 def _time(run: RunConfig, work: Work | None, mfu: float | None, measured: Time | None) -> Time | None:

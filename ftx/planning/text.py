@@ -18,7 +18,7 @@ def describe_sweep(plans: Sequence[Plan], arms: Sequence[str]) -> str:
     """A line for each run, which ``arms`` tell apart, and what all of them take together."""
     lines = [f"{plans[0].name}: {len(plans)} runs"]
     for plan, arm in zip(plans, arms, strict=True):
-        takes = f"{in_gib(plan.memory.total)}{_verdict(plan)}, {_hours(plan)}" if plan.memory else "trains nothing"
+        takes = f"{in_gib(plan.memory.total)}{_verdict(plan)}, time {_hours(plan)}" if plan.memory else "trains nothing"
         lines.append(f"  {arm}: {takes}")
     hours = [plan.gpu_hours or 0.0 for plan in plans if plan.memory is not None]
     unknown = any(plan.gpu_hours is None for plan in plans if plan.memory is not None)
@@ -71,16 +71,19 @@ def _work(plan: Plan) -> Iterator[str]:
     if plan.memory is None:
         return
     data, work = plan.data, plan.work
-    if data is None or work is None:
+    most = "at most " if data and data.at_most else ""
+    if data is None:
         yield _line("data", "its size is not known before it is prepared: python -m ftx.data prepare does that")
-        return
-    most = "at most " if data.at_most else ""
-    yield _line(
-        "data",
-        f"{data.conversations:,} conversations, {data.rows:,} rows, {most}{data.tokens:,} tokens ({data.source})",
-    )
-    yield _line("training", f"{work.steps:,} steps, {most}{work.tokens:.3g} tokens, {most}{work.flops:.3g} FLOPs")
-    yield _line("time", f"{most}{_hours(plan)} ({plan.time.by})" if plan.time else "unknown")
+    else:
+        yield _line(
+            "data",
+            f"{data.conversations:,} conversations, {data.rows:,} rows, {most}{data.tokens:,} tokens ({data.source})",
+        )
+    if work is not None:
+        yield _line("training", f"{work.steps:,} steps, {most}{work.tokens:.3g} tokens, {most}{work.flops:.3g} FLOPs")
+    # What earlier runs measured is no bound.
+    bound = "" if plan.time and plan.time.measured else most
+    yield _line("time", f"{bound}{_hours(plan)} ({plan.time.by})" if plan.time else "unknown")
 
 
 def _disk(plan: Plan) -> Iterator[str]:
@@ -96,7 +99,7 @@ def _disk(plan: Plan) -> Iterator[str]:
 
 def _hours(plan: Plan) -> str:
     if plan.time is None or plan.time.hours is None:
-        return "time unknown"
+        return "unknown"
     hours = f"{plan.time.hours:,.1f} h" if plan.time.hours >= 1 else f"{plan.time.hours * 60:,.1f} min"
     if plan.device == "cpu":
         return hours
