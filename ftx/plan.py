@@ -13,6 +13,7 @@ from ftx.micro_batch import settled
 from ftx.planning.duration import Time
 from ftx.planning.report import Plan, plan_of
 from ftx.planning.text import describe, describe_sweep
+from ftx.train import show
 from ftx.verb import verb
 
 PURPOSE = (
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
     flags, words = _flags(arguments)
     line = read_command_line("plan", PURPOSE, words)
     composition = settled(compose_all(line.words, multirun=line.multirun, config_dir=line.config_dir))
+    if line.show_config:
+        return show(composition)
     plans = [
         plan_of(composed.run, as_published=flags.as_published, mfu=flags.mfu, measured=measured(composed.run))
         for composed in composition.runs

@@ -6,11 +6,11 @@ from itertools import combinations
 
 from ftx.config.checks import check_run
 from ftx.config.model_schema import ArchitectureConfig
-from ftx.config.parallel import micro_batch_of, ranks, strategy_of
+from ftx.config.parallel import ranks, strategy_of
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
 from ftx.planning.machines import machines
-from ftx.planning.memory import capacity_of, memory_of
+from ftx.planning.memory import capacity_of, memory_of, rows_at_once
 
 MOST_AT_ONCE, ANSWERS = 4, 3
 
@@ -122,7 +122,7 @@ def _changes(run: RunConfig) -> Iterator[Change]:
 
 
 def _of_hardware(run: RunConfig) -> Iterator[Change]:
-    rows, hardware = micro_batch_of(run), run.hardware
+    rows, hardware = rows_at_once(run), run.hardware
     if rows > 1:
         yield Change(
             ("hardware.micro_batch=1",),

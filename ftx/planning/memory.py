@@ -55,7 +55,7 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
     """
     if as_published:
         run = as_the_originals(run)
-    tokens = micro_batch_of(run) * run.data.max_length
+    tokens = rows_at_once(run) * run.data.max_length
     parameters = parameters_of(run, architecture)
     states = states_of(run, parameters)
     activations = activations_of(run, architecture, tokens, segment=run.data.max_length)
@@ -73,6 +73,11 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
         buffers=buffers,
         reserve=_reserve(run, passing),
     )
+
+
+def rows_at_once(run: RunConfig) -> int:
+    """Of one device: hardware.micro_batch, or its share of the global batch where that is less."""
+    return min(micro_batch_of(run), -(-run.schedule.global_batch_size // ranks(run)))
 
 
 def as_the_originals(run: RunConfig) -> RunConfig:

@@ -3,13 +3,13 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ftx.config.parallel import micro_batch_of, ranks, strategy_of
+from ftx.config.parallel import ranks, strategy_of
 from ftx.config.schema import RunConfig
 from ftx.planning.advice import WayOut, largest_micro_batch, ways_out
 from ftx.planning.data_facts import DataSize, data_size
 from ftx.planning.disk import Disk, disk_of
 from ftx.planning.duration import Time, Work, steps_an_epoch, time_of, work_of
-from ftx.planning.memory import GIB, Memory, capacity_of, memory_of
+from ftx.planning.memory import GIB, Memory, capacity_of, memory_of, rows_at_once
 from ftx.planning.model_facts import architecture_of
 from ftx.planning.states import count, parameters_of
 
@@ -25,7 +25,11 @@ class Plan:
     devices: int
     strategy: str
     precision: str
+    optimizer: str
+    master_weights: str
+    global_batch_size: int
     micro_batch: int
+    """Rows at once: no more than a device's share of the global batch."""
     max_length: int
     accumulation: int
     parameters: int
@@ -85,9 +89,12 @@ def plan_of(
         devices=ranks(run),
         strategy=strategy_of(run),
         precision=run.hardware.precision,
-        micro_batch=micro_batch_of(run),
+        optimizer=run.method.optimizer,
+        master_weights=run.method.master_weights,
+        global_batch_size=run.schedule.global_batch_size,
+        micro_batch=rows_at_once(run),
         max_length=run.data.max_length,
-        accumulation=-(-run.schedule.global_batch_size // (ranks(run) * micro_batch_of(run))),
+        accumulation=-(-run.schedule.global_batch_size // (ranks(run) * rows_at_once(run))),
         parameters=parameters.total,
         trained=count(parameters.trained) if trains else 0,
         memory=memory,

@@ -33,7 +33,9 @@ def _head(plan: Plan) -> Iterator[str]:
     how = "" if plan.devices == 1 else f" · {plan.strategy}"
     yield f"{plan.name}: {plan.model} · {plan.method} · {plan.devices} × {plan.device}{how} · {plan.precision}"
     share = "all trained" if plan.trained == plan.parameters else f"{plan.trained:,} trained"
-    yield _line("parameters", f"{plan.parameters:,}, {share}")
+    short = f", in {plan.precision} without 32-bit weights" if plan.master_weights == "none" else ""
+    how = f" by {plan.optimizer}{short}" if plan.trained else ""
+    yield _line("parameters", f"{plan.parameters:,}, {share}{how}")
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -61,9 +63,12 @@ def _memory(plan: Plan) -> Iterator[str]:
 def _batch(plan: Plan) -> Iterator[str]:
     if plan.memory is None:
         return
+    most, together = plan.largest_micro_batch, plan.global_batch_size
     largest = ""
-    if plan.largest_micro_batch:
-        largest = f"; at most hardware.micro_batch={plan.largest_micro_batch} fits"
+    if most and most * plan.devices == together:
+        largest = f"; schedule.global_batch_size={together} allows no more than hardware.micro_batch={most}, which fits"
+    elif most:
+        largest = f"; at most hardware.micro_batch={most} fits"
     yield _line("accumulation", f"{plan.accumulation}{largest}")
 
 

@@ -81,7 +81,7 @@ def test_a_number_is_held_out_as_a_share_is():
     assert data_size(compose("experiment=jupyter_agent", "data.holdout=0")).conversations == 51_389
     both = compose("experiment=jupyter_agent", "data.holdout=1000", "data.limit=700")
     assert data_size(both).conversations == 700
-    with pytest.raises(UserError, match="data.holdout=60000: there are 51,389 conversations"):
+    with pytest.raises(UserError, match=r"^data\.holdout=60000: there are 51,389 conversations"):
         data_size(compose("experiment=jupyter_agent", "data.holdout=60000"))
 
 
