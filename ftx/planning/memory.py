@@ -1,6 +1,6 @@
 """The memory that one device needs in training, part by part."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import psutil
 
@@ -8,8 +8,9 @@ from ftx.config.model_schema import ArchitectureConfig
 from ftx.config.parallel import micro_batch_of, ranks, strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.planning.activations import activations_of
-from ftx.planning.logits import logits_of, whole_logits
+from ftx.planning.logits import logits_of
 from ftx.planning.numbers import numbers_of
+from ftx.planning.originals import as_the_originals
 from ftx.planning.parameters import layer_weights
 from ftx.planning.states import Parameters, count, parameters_of, states_of
 from ftx.reduce_bucket import REDUCE_BUCKET
@@ -50,8 +51,7 @@ class Memory:
 def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published: bool = False) -> Memory:
     """At most: every row as long as ``data.max_length``, all of it supervised.
 
-    ``as_published``: as the projects computed that the experiments come from, with padded rows whose logits are all
-    there at once, and with nothing in 32 bits where one process trains all weights in bf16.
+    ``as_published``: as the projects computed that the experiments come from (``ftx.planning.originals``).
     """
     if as_published:
         run = as_the_originals(run)
@@ -59,7 +59,7 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
     parameters = parameters_of(run, architecture)
     states = states_of(run, parameters)
     activations = activations_of(run, architecture, tokens, segment=run.data.max_length)
-    logits = whole_logits(run, architecture, tokens) if as_published else logits_of(run, architecture, tokens)
+    logits = logits_of(run, architecture, tokens)
     working = _copies(run, architecture, parameters) + max(0.0, activations.working - logits)
     buffers = _exchanged(run, architecture, parameters)
     passing = activations.saved + logits + working + buffers
@@ -78,13 +78,6 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
 def rows_at_once(run: RunConfig) -> int:
     """Of one device: hardware.micro_batch, or its share of the global batch where that is less."""
     return min(micro_batch_of(run), -(-run.schedule.global_batch_size // ranks(run)))
-
-
-def as_the_originals(run: RunConfig) -> RunConfig:
-    """No 32-bit weights where one process trains all of them, and no kernels of Liger's."""
-    pure = run.method.name == "full" and strategy_of(run) in ("one", "ddp") and run.hardware.precision == "bf16"
-    method = replace(run.method, master_weights="none") if pure else run.method
-    return replace(run, method=method, model=replace(run.model, kernels="none"))
 
 
 def capacity_of(run: RunConfig) -> float | None:

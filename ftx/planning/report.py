@@ -11,6 +11,7 @@ from ftx.planning.disk import Disk, disk_of
 from ftx.planning.duration import Time, Work, steps_an_epoch, time_of, work_of
 from ftx.planning.memory import GIB, Memory, capacity_of, memory_of, rows_at_once
 from ftx.planning.model_facts import architecture_of
+from ftx.planning.originals import original_of
 from ftx.planning.states import count, parameters_of
 
 
@@ -36,6 +37,7 @@ class Plan:
     trained: int
     memory: Memory | None
     published_memory: Memory | None
+    published_settings: str | None
     capacity: float | None
     largest_micro_batch: int | None
     ways_out: list[WayOut]
@@ -50,6 +52,13 @@ class Plan:
         if self.memory is None or self.capacity is None:
             return None
         return self.memory.total <= self.capacity
+
+    @property
+    def published_fits(self) -> bool | None:
+        """The same of the original's settings."""
+        if self.published_memory is None or self.capacity is None:
+            return None
+        return self.published_memory.total <= self.capacity
 
     @property
     def gpu_hours(self) -> float | None:
@@ -99,6 +108,7 @@ def plan_of(
         trained=count(parameters.trained) if trains else 0,
         memory=memory,
         published_memory=memory_of(run, architecture, as_published=True) if as_published and trains else None,
+        published_settings=original_of(run).describe() if as_published and trains else None,
         capacity=capacity,
         largest_micro_batch=largest_micro_batch(run, architecture) if trains and capacity else None,
         ways_out=ways_out(run, architecture) if too_large else [],

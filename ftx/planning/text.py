@@ -43,9 +43,8 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _line("memory", "trains nothing")
         return
     rows = f"{plan.micro_batch} × {plan.max_length:,} tokens at once"
-    yield _line(
-        "memory", f"of each device, at most ({rows})" + ("; ours, as published" if plan.published_memory else "")
-    )
+    beside = f"; ours, and as published: {plan.published_settings}" if plan.published_memory else ""
+    yield _line("memory", f"of each device, at most ({rows}){beside}")
     published = dict(parts_of(plan.published_memory)) if plan.published_memory else {}
     for name, value in parts_of(plan.memory):
         beside = f"{published[name] / GIB:12,.2f} GiB" if published else ""
@@ -53,7 +52,8 @@ def _memory(plan: Plan) -> Iterator[str]:
     if plan.capacity is None:
         yield _line("", "nobody said how much there is: hardware.memory_gib")
         return
-    yield _line("", f"of {in_gib(plan.capacity)}: {'fits' if plan.fits else 'does not fit'}")
+    verdicts = [plan.fits] if plan.published_memory is None else [plan.fits, plan.published_fits]
+    yield _line("", f"of {in_gib(plan.capacity)}: {', '.join('fits' if one else 'does not fit' for one in verdicts)}")
     for number, way in enumerate(plan.ways_out, 1):
         yield f"  {number}. {' '.join(way.words)}  → {in_gib(way.total)} ({'; '.join(way.costs)})"
     if not plan.fits and not plan.ways_out:
