@@ -6,6 +6,7 @@ from ftx.config.model_schema import ArchitectureConfig
 from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig, ScheduleConfig
 from ftx.planning.data_facts import DataSize
+from ftx.planning.exchange import Bound
 from ftx.planning.parameters import query_width
 from ftx.planning.states import Parameters, count
 
@@ -65,8 +66,8 @@ def _flops_an_epoch(run: RunConfig, architecture: ArchitectureConfig, parameters
     return each * size.tokens + head * size.supervised + attention
 
 
-def time_of(run: RunConfig, work: Work, mfu: float | None) -> Time:
-    """By a share of the device's peak: ``mfu``, else what is usual."""
+def time_of(run: RunConfig, work: Work, mfu: float | None, bound: Bound | None = None) -> Time:
+    """By a share of the device's peak: ``mfu``, else what is usual; no step is shorter than its ``bound``."""
     peak = peak_of(run)
     if peak is None:
         return Time(None, "nobody said how fast the device is: hardware.tflops")
@@ -74,7 +75,10 @@ def time_of(run: RunConfig, work: Work, mfu: float | None) -> Time:
     again = _computed_again(run) if mfu is None else 1.0
     hours = work.flops * again / (assumed * peak * ranks(run)) / 3600
     how = f"at an MFU of {assumed / again:.0%}" + ("" if mfu else ", assumed; --mfu says another")
-    return Time(hours, how)
+    least = work.steps * bound.seconds / 3600 if bound else 0.0
+    if bound is None or least <= hours:
+        return Time(hours, how)
+    return Time(least, f"bound by {bound.by}; to compute takes {hours / least:.0%} of it, {how}")
 
 
 def _computed_again(run: RunConfig) -> float:

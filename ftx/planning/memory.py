@@ -62,12 +62,14 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
     logits = logits_of(run, architecture, tokens)
     working = _copies(run, architecture, parameters) + max(0.0, activations.working - logits)
     buffers = _exchanged(run, architecture, parameters)
-    passing = activations.saved + logits + working + buffers
+    # What is offloaded to memory that the device shares with its host has gone nowhere.
+    saved = activations.saved + (activations.offloaded if run.hardware.unified_memory else 0)
+    passing = saved + logits + working + buffers
     return Memory(
         weights=states.weights,
         gradients=states.gradients,
         optimizer=states.optimizer,
-        activations=activations.saved,
+        activations=saved,
         logits=logits,
         working=working,
         buffers=buffers,
@@ -87,6 +89,23 @@ def capacity_of(run: RunConfig) -> float | None:
     if run.hardware.device == "cpu":
         return psutil.virtual_memory().total / run.hardware.processes_per_node
     return None
+
+
+def host_memory_of(run: RunConfig, architecture: ArchitectureConfig) -> float:
+    """Bytes of activations that wait in the memory of one node."""
+    if run.hardware.unified_memory or not run.hardware.activation_offload:
+        return 0.0
+    tokens = rows_at_once(run) * run.data.max_length
+    each = activations_of(run, architecture, tokens, segment=run.data.max_length).offloaded
+    return each * run.hardware.processes_per_node
+
+
+def fits(run: RunConfig, memory: float, host_memory: float) -> bool | None:
+    """Whether so many bytes of a device and of a node have room; None where nobody knows how large a device is."""
+    capacity, host = capacity_of(run), run.hardware.host_memory_gib
+    if capacity is None:
+        return None
+    return memory <= capacity and (host is None or host_memory <= host * GIB)
 
 
 def _copies(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters) -> float:

@@ -53,6 +53,9 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _line("", "nobody said how much there is: hardware.memory_gib")
         return
     verdicts = [plan.fits] if plan.published_memory is None else [plan.fits, plan.published_fits]
+    if plan.host_memory:
+        of = "" if plan.host_capacity is None else f" of {in_gib(plan.host_capacity)}"
+        yield _line("", f"and {in_gib(plan.host_memory)}{of} of each node's own, for what is offloaded")
     yield _line("", f"of {in_gib(plan.capacity)}: {', '.join('fits' if one else 'does not fit' for one in verdicts)}")
     for number, way in enumerate(plan.ways_out, 1):
         yield f"  {number}. {' '.join(way.words)}  → {in_gib(way.total)} ({'; '.join(way.costs)})"

@@ -91,18 +91,6 @@ def test_it_fits_where_it_ran(words):
     assert memory_of(run, run.model.architecture).total <= capacity_of(run)
 
 
-def test_advice_works_when_it_is_followed():
-    words = ("model=qwen3_4b", "data=jupyter_agent", "hardware=1xRTX4090")
-    advised = plan_of(compose(*words))
-    assert advised.fits is False
-    assert len(advised.ways_out) == 3
-    for way in advised.ways_out:
-        followed = plan_of(compose(*words, *way.words))
-        assert followed.fits, way
-        assert followed.memory.total == pytest.approx(way.total)
-    assert f"1. {' '.join(advised.ways_out[0].words)}" in plan(*words).stdout
-
-
 def test_auto_is_the_largest_micro_batch_that_fits():
     words = ("experiment=glaive_function_calling", "hardware.micro_batch=auto")
     run = settle(compose(*words))
