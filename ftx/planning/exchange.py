@@ -1,7 +1,7 @@
 """The least time that a step takes whatever its devices compute: what they send each other, and read of their memory.
 
-Of n devices each sends (n - 1)/n of what is gathered or summed in parts, and twice as much of what is summed whole.
-Within a node that is at most as fast as one device's links; between nodes all devices of a node send a part each.
+Of n devices each has to get (n - 1)/n of what is gathered or summed in parts, and twice as much of what is summed
+whole. What other nodes have comes to each node once, a part of it to each of its devices, and goes round within.
 """
 
 from dataclasses import dataclass
@@ -56,14 +56,13 @@ def micro_batches(run: RunConfig) -> int:
 
 def _exchanging(run: RunConfig, parameters: Parameters) -> list[Bound]:
     hardware, whole = run.hardware, exchanged_by_all(run, parameters)
+    from_nodes = whole * (hardware.nodes - 1) / hardware.nodes / hardware.processes_per_node
+    within = whole * (ranks(run) - 1) / ranks(run) - from_nodes
     found = []
-    if hardware.interconnect_gb_s and hardware.processes_per_node > 1:
-        # A device sends this whatever way it goes; to other nodes it is counted below.
-        sent = whole * (ranks(run) - 1) / ranks(run)
-        found.append(_bound("what devices of a node exchange", sent, hardware.interconnect_gb_s))
-    if hardware.network_gb_s and hardware.nodes > 1:
-        sent = whole * (hardware.nodes - 1) / hardware.nodes / hardware.processes_per_node
-        found.append(_bound("what nodes exchange", sent, hardware.network_gb_s))
+    if within and hardware.interconnect_gb_s:
+        found.append(_bound("what each device gets within its node", within, hardware.interconnect_gb_s))
+    if from_nodes and hardware.network_gb_s:
+        found.append(_bound("what each device gets from other nodes", from_nodes, hardware.network_gb_s))
     return found
 
 
@@ -81,5 +80,5 @@ def _reading(run: RunConfig, architecture: ArchitectureConfig, parameters: Param
     return [_bound("what a device reads and writes of its memory", taken, run.hardware.bandwidth_gb_s)]
 
 
-def _bound(what: str, sent: float, gb_s: float) -> Bound:
-    return Bound(sent / (gb_s * GB), f"{what}, {sent / GB:,.1f} GB a step at {gb_s:,.0f} GB/s")
+def _bound(what: str, moved: float, gb_s: float) -> Bound:
+    return Bound(moved / (gb_s * GB), f"{what}, {moved / GB:,.1f} GB a step at {gb_s:,.0f} GB/s")

@@ -22,7 +22,9 @@ PLACES = ("1xRTX4070Ti", "1xRTX4090", "1xGB10", "1xH100", "8xH100")
 ODD = {
     "a device's memory is said": ("hardware.memory_gib=20",),
     "a strategy is said": ("hardware=8xH100", "hardware.strategy=ddp", "hardware.memory_gib=30"),
-    "nodes are said": ("hardware=8xH100", "hardware.nodes=2", "hardware.memory_gib=10", "schedule.global_batch_size=16"),
+    "nodes are said": (
+        "hardware=8xH100", "hardware.nodes=2", "hardware.memory_gib=10", "schedule.global_batch_size=16",
+    ),
     "a batch that other machines cannot share": ("hardware.memory_gib=20", "schedule.global_batch_size=4"),
     "rounding is said": (
         "hardware=1xRTX4090", "method.master_weights=none", "method.stochastic_rounding=true",
