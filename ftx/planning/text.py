@@ -53,14 +53,20 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _line("", "nobody said how much there is: hardware.memory_gib")
         return
     verdicts = [plan.fits] if plan.published_memory is None else [plan.fits, plan.published_fits]
-    if plan.host_memory:
-        of = "" if plan.host_capacity is None else f" of {in_gib(plan.host_capacity)}"
-        yield _line("", f"and {in_gib(plan.host_memory)}{of} of each node's own, for what is offloaded")
-    yield _line("", f"of {in_gib(plan.capacity)}: {', '.join('fits' if one else 'does not fit' for one in verdicts)}")
+    verdicts = [plan.fits] if plan.published_memory is None else [plan.fits, plan.published_fits]
+    said = ", ".join("fits" if one else "does not fit" for one in verdicts)
+    yield _line("", f"of {in_gib(plan.capacity)}{_offloaded(plan)}: {said}")
     for number, way in enumerate(plan.ways_out, 1):
         yield f"  {number}. {' '.join(way.words)}  → {in_gib(way.total)} ({'; '.join(way.costs)})"
     if not plan.fits and not plan.ways_out:
         yield "  nothing known makes it fit"
+
+
+def _offloaded(plan: Plan) -> str:
+    if not plan.host_memory:
+        return ""
+    there = "" if plan.host_capacity is None else f" {in_gib(plan.host_capacity)}"
+    return f", and {in_gib(plan.host_memory)} of each node's{there} for what is offloaded"
 
 
 def _batch(plan: Plan) -> Iterator[str]:

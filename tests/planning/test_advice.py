@@ -14,6 +14,7 @@ from ftx.plan import followed
 from ftx.planning.machines import machines
 from ftx.planning.memory import GIB, host_memory_of, memory_of
 from ftx.planning.report import Plan, plan_of
+from ftx.planning.text import describe
 
 PUBLISHED = sorted(
     file.stem for file in (CHECKOUT / "experiments").glob("*.yaml") if "override /hardware" in file.read_text()
@@ -106,6 +107,7 @@ def test_what_is_offloaded_has_to_find_room_in_the_nodes_memory():
     short = planned(*OFFLOADED, "hardware=8xH100", "hardware.host_memory_gib=40")
     assert short.fits is False
     assert short.memory.total < short.capacity
+    assert ", and 42.50 GiB of each node's 40.00 GiB for what is offloaded: does not fit" in describe(short)
 
 
 def test_offloading_is_advised_only_where_the_node_has_room():
