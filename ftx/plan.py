@@ -3,16 +3,19 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 from ftx.config.command_line import read_command_line
-from ftx.config.compose import compose_all
+from ftx.config.compose import Composition, compose_all
 from ftx.config.schema import RunConfig
 from ftx.errors import ExitCode, UserError
 from ftx.micro_batch import settled
 from ftx.planning.duration import Time
 from ftx.planning.report import Plan, plan_of
 from ftx.planning.text import describe, describe_sweep
+from ftx.train import show
 from ftx.verb import verb
 
 PURPOSE = (
@@ -28,13 +31,29 @@ def main(arguments: Sequence[str]) -> ExitCode:
     flags, words = _flags(arguments)
     line = read_command_line("plan", PURPOSE, words)
     composition = settled(compose_all(line.words, multirun=line.multirun, config_dir=line.config_dir))
-    plans = [
-        plan_of(composed.run, as_published=flags.as_published, mfu=flags.mfu, measured=measured(composed.run))
-        for composed in composition.runs
-    ]
+    if line.show_config:
+        return show(composition)
+    plans = list(_plans(composition, flags, line.config_dir))
     arms = [_arm(composed.words, composition.swept) for composed in composition.runs]
     sys.stdout.write(_as_json(plans) if flags.json else _as_text(plans, arms))
     return ExitCode.FINISHED
+
+
+def _plans(composition: Composition, flags: argparse.Namespace, config_dir: Path | None) -> Iterator[Plan]:
+    """Of a sweep only the first run that does not fit has its advice tried: to compose takes its time."""
+    trying = True
+    for composed in composition.runs:
+        follow = partial(followed, composed.words, config_dir) if trying else None
+        time = measured(composed.run)
+        plan = plan_of(composed.run, as_published=flags.as_published, mfu=flags.mfu, measured=time, follow=follow)
+        trying = trying and plan.fits is not False
+        yield plan
+
+
+def followed(words: Sequence[str], config_dir: Path | None, more: Sequence[str]) -> RunConfig:
+    """The run of ``words`` with some more. Raises UserError where these cannot be."""
+    (composed,) = settled(compose_all([*words, *more], config_dir=config_dir)).runs
+    return composed.run
 
 
 def measured(run: RunConfig) -> Time | None:
@@ -44,7 +63,8 @@ def measured(run: RunConfig) -> Time | None:
     pace = earlier_pace(run) if run.schedule.epochs != 0 else None
     if pace is None:
         return None
-    return Time(training_hours(run, pace), f"by the tokens/s of {pace.runs} earlier run{'s' if pace.runs > 1 else ''}")
+    runs = f"{pace.runs} earlier run{'s' if pace.runs > 1 else ''}"
+    return Time(training_hours(run, pace), f"by the tokens/s of {runs}", measured=True)
 
 
 def _flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -12,6 +12,7 @@ from ftx.environment import CHECKOUT
 
 # As the models' pages on the hub count their safetensors.
 PARAMETERS = {
+    "qwen3_0_6b": 596_049_920,
     "qwen3_4b": 4_022_468_096,
     "qwen3_4b_thinking": 4_022_468_096,
     "qwen2_5_7b": 7_615_616_512,

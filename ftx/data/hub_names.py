@@ -3,6 +3,9 @@
 import logging
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -16,6 +19,21 @@ log = logging.getLogger(__name__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADDRESS = re.compile(r"(?:huggingface\.co/|hf://)(?:datasets/)?([^/]+/[^/@?#]+)")
+_may_ask: ContextVar[bool] = ContextVar("_may_ask", default=True)
+
+
+class UnknownCommit(UserError):
+    """Nobody here knows what a revision stands for."""
+
+
+@contextmanager
+def asking_nobody() -> Iterator[None]:
+    """Within it a revision is the commit that is known here, at once and without a network; else ``UnknownCommit``."""
+    token = _may_ask.set(False)
+    try:
+        yield
+    finally:
+        _may_ask.reset(token)
 
 
 def check_hub_name(word: str, name: str) -> None:
@@ -40,7 +58,7 @@ def hub_commit(name: str, revision: str, *, kind: Literal["model", "dataset"], w
     remembered = cache / "hub_commits" / f"{kind} {name}@{revision}".replace("/", "--")
     reason = "HF_HUB_OFFLINE forbids asking the hub; unset it"
     out_of_reach = False
-    if not hub_is_offline():
+    if _may_ask.get() and not hub_is_offline():
         from huggingface_hub.errors import HFValidationError, HTTPError
 
         try:
@@ -61,7 +79,9 @@ def hub_commit(name: str, revision: str, *, kind: Literal["model", "dataset"], w
                 log.warning("%s=%s: the hub cannot be reached; %s is the last commit known", word, name, commit)
             return commit
     instead = "a folder" if kind == "model" else "a file with data=jsonl"
-    raise UserError(f"{word}={name}: revision {revision} is not in the local hub cache, and {reason} or give {instead}")
+    raise UnknownCommit(
+        f"{word}={name}: revision {revision} is not in the local hub cache, and {reason} or give {instead}"
+    )
 
 
 @cache

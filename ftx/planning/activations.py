@@ -18,10 +18,14 @@ PAIRS_UP_TO = 256
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes. ``saved``: by all layers at the end of the forward pass. ``working``: on top of it, at most."""
+    """Bytes. ``saved``: by all layers at the end of the forward pass. ``working``: on top of it, at most.
+
+    ``offloaded``: waits in the host's memory meanwhile.
+    """
 
     saved: float
     working: float
+    offloaded: float = 0.0
 
 
 def activations_of(run: RunConfig, architecture: ArchitectureConfig, tokens: int, segment: int) -> Activations:
@@ -37,8 +41,9 @@ def activations_of(run: RunConfig, architecture: ArchitectureConfig, tokens: int
     working = tokens * layer.working_by_token()
     if not run.hardware.activation_checkpointing:
         return Activations(architecture.layers * each + rotary + last, working)
-    kept = (2 if run.hardware.activation_offload else architecture.layers) * between
-    return Activations(kept + rotary + last, each + working)
+    away = max(architecture.layers - 2, 0) if run.hardware.activation_offload else 0
+    kept = (architecture.layers - away) * between
+    return Activations(kept + rotary + last, each + working, away * between)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,20 @@
 """What would make a run fit: combinations of changes, the cheapest ones first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ftx.config.checks import check_run
 from ftx.config.model_schema import ArchitectureConfig
-from ftx.config.parallel import micro_batch_of, ranks, strategy_of
+from ftx.config.parallel import ranks, strategy_of
 from ftx.config.schema import RunConfig
 from ftx.errors import UserError
-from ftx.planning.machines import machines
-from ftx.planning.memory import capacity_of, memory_of
+from ftx.planning.machines import larger_machines, memory_in_all
+from ftx.planning.memory import capacity_of, fits, host_memory_of, memory_of, rows_at_once
 
 MOST_AT_ONCE, ANSWERS = 4, 3
+# To compose takes a fraction of a second.
+TRIES = 6
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,15 @@ class WayOut:
     total: float
 
 
-def ways_out(run: RunConfig, architecture: ArchitectureConfig) -> list[WayOut]:
-    """At most three, the cheapest first, none of which contains another; only one of them is other hardware."""
+# Composes a run with some more words behind its own; raises UserError where these cannot be.
+Follow = Callable[[Sequence[str]], RunConfig]
+
+
+def ways_out(run: RunConfig, architecture: ArchitectureConfig, follow: Follow | None = None) -> list[WayOut]:
+    """At most three, the cheapest first, none of which contains another; only one of them is other hardware.
+
+    With ``follow`` each is what becomes of the run's real words with its own: an experiment's keys stay in force.
+    """
     if capacity_of(run) is None:
         return []
     changes = [*_machines(run), *_changes(run)]
@@ -49,15 +58,19 @@ def ways_out(run: RunConfig, architecture: ArchitectureConfig) -> list[WayOut]:
         key=lambda some: sum(change.price for change in some),
     )
     found: list[tuple[frozenset[str], WayOut]] = []
-    moved = False
+    moved, tries = False, 0
     for some in chosen:
         words = frozenset(word for change in some for word in change.words)
         elsewhere = some[0].key == "machine"
-        if len(found) == ANSWERS or (moved and elsewhere) or any(known <= words for known, _ in found):
+        if len(found) == ANSWERS or tries == TRIES:
+            break
+        if (moved and elsewhere) or any(known <= words for known, _ in found):
             continue
+        ordered = tuple(word for change in some for word in change.words)
         total = _fits(run, architecture, some)
+        if total is not None and follow is not None:
+            total, tries = _followed(architecture, follow, ordered), tries + 1
         if total is not None:
-            ordered = tuple(word for change in some for word in change.words)
             found.append((words, WayOut(ordered, tuple(change.cost for change in some), total)))
             moved = moved or elsewhere
     return [way for _, way in found]
@@ -69,8 +82,7 @@ def largest_micro_batch(run: RunConfig, architecture: ArchitectureConfig) -> int
     if left:
         return None
     for rows in sorted((rows for rows in range(1, share + 1) if share % rows == 0), reverse=True):
-        capacity = capacity_of(run)
-        if capacity is None or memory_of(_with_rows(run, rows), architecture).total <= capacity:
+        if _total_that_fits(_with_rows(run, rows), architecture) is not None or capacity_of(run) is None:
             return rows
     return None
 
@@ -83,15 +95,26 @@ def _fits(run: RunConfig, architecture: ArchitectureConfig, some: tuple[Change, 
     """The bytes that the changed run takes; None where it does not fit or cannot be."""
     for change in some:
         run = change.apply(run)
-    capacity = capacity_of(run)
-    total = memory_of(run, architecture).total
-    if capacity is None or total > capacity:
+    total = _total_that_fits(run, architecture)
+    if total is None:
         return None
     try:
         check_run(run)
     except UserError:
         return None
     return total
+
+
+def _followed(architecture: ArchitectureConfig, follow: Follow, words: tuple[str, ...]) -> float | None:
+    try:
+        return _total_that_fits(follow(words), architecture)
+    except UserError:
+        return None
+
+
+def _total_that_fits(run: RunConfig, architecture: ArchitectureConfig) -> float | None:
+    total = memory_of(run, architecture).total
+    return total if fits(run, total, host_memory_of(run, architecture)) else None
 
 
 def _with_rows(run: RunConfig, rows: int) -> RunConfig:
@@ -122,7 +145,7 @@ def _changes(run: RunConfig) -> Iterator[Change]:
 
 
 def _of_hardware(run: RunConfig) -> Iterator[Change]:
-    rows, hardware = micro_batch_of(run), run.hardware
+    rows, hardware = rows_at_once(run), run.hardware
     if rows > 1:
         yield Change(
             ("hardware.micro_batch=1",),
@@ -139,7 +162,7 @@ def _of_hardware(run: RunConfig) -> Iterator[Change]:
             "activations",
             lambda given: _on(given, activation_checkpointing=True),
         )
-    if not hardware.activation_offload:
+    if not hardware.activation_offload and not hardware.unified_memory:
         told = () if hardware.activation_checkpointing else ("hardware.activation_checkpointing=true",)
         yield Change(
             (*told, "hardware.activation_offload=true"),
@@ -175,13 +198,15 @@ def _of_method(run: RunConfig) -> Iterator[Change]:
             ("method.master_weights=none", "method.stochastic_rounding=true"),
             "all in bf16, rounded at random",
             5,
-            "masters",
+            "method",
             lambda given: _with(given, master_weights="none", stochastic_rounding=True),
         )
+    # An experiment's own keys, or words, hold for another method too.
+    masters = ("method.master_weights=fp32",) if method.master_weights == "none" else ()
     if method.name == "full":
-        yield Change(("method=lora",), "adapters instead of all weights", 6, "method", _adapters("lora"))
+        yield Change(("method=lora", *masters), "adapters instead of all weights", 6, "method", _adapters("lora"))
     if method.name != "qlora":
-        yield Change(("method=qlora",), "adapters on weights of 4 bits", 7, "method", _adapters("qlora"))
+        yield Change(("method=qlora", *masters), "adapters on weights of 4 bits", 7, "method", _adapters("qlora"))
 
 
 def _adapters(name: str) -> Callable[[RunConfig], RunConfig]:
@@ -190,17 +215,12 @@ def _adapters(name: str) -> Callable[[RunConfig], RunConfig]:
 
 
 def _machines(run: RunConfig) -> Iterator[Change]:
-    """Larger devices or more of them; what was said about computing stays."""
-    here = (run.hardware.memory_gib or 0) * ranks(run)
-    for name, hardware in machines().items():
-        there = (hardware.memory_gib or 0) * hardware.nodes * hardware.processes_per_node
-        if there > here:
-            keep = ("activation_checkpointing", "activation_offload", "micro_batch")
-            moved = replace(hardware, **{key: getattr(run.hardware, key) for key in keep})
-            yield Change(
-                (f"hardware={name}",),
-                "other hardware",
-                3 + there / 10_000,
-                "machine",
-                lambda given, moved=moved: replace(given, hardware=moved),  # type: ignore[misc]
-            )
+    """Larger devices or more of them; as they come first, other changes are made to these."""
+    for name, hardware in larger_machines(run.hardware):
+        yield Change(
+            (f"hardware={name}",),
+            "other hardware",
+            3 + memory_in_all(hardware) / 10_000,
+            "machine",
+            lambda given, hardware=hardware: replace(given, hardware=hardware),  # type: ignore[misc]
+        )

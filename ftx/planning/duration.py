@@ -6,6 +6,7 @@ from ftx.config.model_schema import ArchitectureConfig
 from ftx.config.parallel import ranks
 from ftx.config.schema import RunConfig, ScheduleConfig
 from ftx.planning.data_facts import DataSize
+from ftx.planning.exchange import Bound
 from ftx.planning.parameters import query_width
 from ftx.planning.states import Parameters, count
 
@@ -30,11 +31,17 @@ class Time:
 
     hours: float | None
     by: str
+    measured: bool = False
+
+
+def steps_an_epoch(schedule: ScheduleConfig, rows: int) -> int:
+    """The last one may be short."""
+    return -(-rows // schedule.global_batch_size)
 
 
 def steps_of(schedule: ScheduleConfig, rows: int) -> int:
-    """The last step of an epoch may be short."""
-    each = -(-rows // schedule.global_batch_size)
+    """Of the whole training."""
+    each = steps_an_epoch(schedule, rows)
     if schedule.epochs is None:
         return int(schedule.max_steps or 0)
     return min(schedule.epochs * each, schedule.max_steps or schedule.epochs * each)
@@ -43,9 +50,8 @@ def steps_of(schedule: ScheduleConfig, rows: int) -> int:
 def work_of(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters, size: DataSize) -> Work:
     """Of training on data of this size."""
     steps = steps_of(run.schedule, size.rows)
-    epochs = steps * run.schedule.global_batch_size / max(size.rows, 1)
-    if run.schedule.epochs is not None:
-        epochs = min(epochs, run.schedule.epochs)
+    whole, begun = divmod(steps, max(steps_an_epoch(run.schedule, size.rows), 1))
+    epochs = whole + begun * run.schedule.global_batch_size / max(size.rows, 1)
     return Work(steps, epochs * size.tokens, epochs * _flops_an_epoch(run, architecture, parameters, size))
 
 
@@ -60,8 +66,8 @@ def _flops_an_epoch(run: RunConfig, architecture: ArchitectureConfig, parameters
     return each * size.tokens + head * size.supervised + attention
 
 
-def time_of(run: RunConfig, work: Work, mfu: float | None) -> Time:
-    """By a share of the device's peak: ``mfu``, else what is usual."""
+def time_of(run: RunConfig, work: Work, mfu: float | None, bound: Bound | None = None) -> Time:
+    """By a share of the device's peak: ``mfu``, else what is usual; no step is shorter than its ``bound``."""
     peak = peak_of(run)
     if peak is None:
         return Time(None, "nobody said how fast the device is: hardware.tflops")
@@ -69,7 +75,10 @@ def time_of(run: RunConfig, work: Work, mfu: float | None) -> Time:
     again = _computed_again(run) if mfu is None else 1.0
     hours = work.flops * again / (assumed * peak * ranks(run)) / 3600
     how = f"at an MFU of {assumed / again:.0%}" + ("" if mfu else ", assumed; --mfu says another")
-    return Time(hours, how)
+    least = work.steps * bound.seconds / 3600 if bound else 0.0
+    if bound is None or least <= hours:
+        return Time(hours, how)
+    return Time(least, f"bound by {bound.by}; to compute takes {hours / least:.0%} of it, {how}")
 
 
 def _computed_again(run: RunConfig) -> float:

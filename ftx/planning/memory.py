@@ -1,6 +1,6 @@
 """The memory that one device needs in training, part by part."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import psutil
 
@@ -8,8 +8,9 @@ from ftx.config.model_schema import ArchitectureConfig
 from ftx.config.parallel import micro_batch_of, ranks, strategy_of, zero_stage
 from ftx.config.schema import RunConfig
 from ftx.planning.activations import activations_of
-from ftx.planning.logits import logits_of, whole_logits
+from ftx.planning.logits import logits_of
 from ftx.planning.numbers import numbers_of
+from ftx.planning.originals import as_the_originals
 from ftx.planning.parameters import layer_weights
 from ftx.planning.states import Parameters, count, parameters_of, states_of
 from ftx.reduce_bucket import REDUCE_BUCKET
@@ -50,24 +51,25 @@ class Memory:
 def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published: bool = False) -> Memory:
     """At most: every row as long as ``data.max_length``, all of it supervised.
 
-    ``as_published``: as the projects computed that the experiments come from, with padded rows whose logits are all
-    there at once, and with nothing in 32 bits where one process trains all weights in bf16.
+    ``as_published``: as the projects computed that the experiments come from (``ftx.planning.originals``).
     """
     if as_published:
         run = as_the_originals(run)
-    tokens = micro_batch_of(run) * run.data.max_length
+    tokens = rows_at_once(run) * run.data.max_length
     parameters = parameters_of(run, architecture)
     states = states_of(run, parameters)
     activations = activations_of(run, architecture, tokens, segment=run.data.max_length)
-    logits = whole_logits(run, architecture, tokens) if as_published else logits_of(run, architecture, tokens)
+    logits = logits_of(run, architecture, tokens)
     working = _copies(run, architecture, parameters) + max(0.0, activations.working - logits)
     buffers = _exchanged(run, architecture, parameters)
-    passing = activations.saved + logits + working + buffers
+    # What is offloaded to memory that the device shares with its host has gone nowhere.
+    saved = activations.saved + (activations.offloaded if run.hardware.unified_memory else 0)
+    passing = saved + logits + working + buffers
     return Memory(
         weights=states.weights,
         gradients=states.gradients,
         optimizer=states.optimizer,
-        activations=activations.saved,
+        activations=saved,
         logits=logits,
         working=working,
         buffers=buffers,
@@ -75,11 +77,9 @@ def memory_of(run: RunConfig, architecture: ArchitectureConfig, *, as_published:
     )
 
 
-def as_the_originals(run: RunConfig) -> RunConfig:
-    """No 32-bit weights where one process trains all of them, and no kernels of Liger's."""
-    pure = run.method.name == "full" and strategy_of(run) in ("one", "ddp") and run.hardware.precision == "bf16"
-    method = replace(run.method, master_weights="none") if pure else run.method
-    return replace(run, method=method, model=replace(run.model, kernels="none"))
+def rows_at_once(run: RunConfig) -> int:
+    """Of one device: hardware.micro_batch, or its share of the global batch where that is less."""
+    return min(micro_batch_of(run), -(-run.schedule.global_batch_size // ranks(run)))
 
 
 def capacity_of(run: RunConfig) -> float | None:
@@ -89,6 +89,23 @@ def capacity_of(run: RunConfig) -> float | None:
     if run.hardware.device == "cpu":
         return psutil.virtual_memory().total / run.hardware.processes_per_node
     return None
+
+
+def host_memory_of(run: RunConfig, architecture: ArchitectureConfig) -> float:
+    """Bytes of activations that wait in the memory of one node."""
+    if run.hardware.unified_memory or not run.hardware.activation_offload:
+        return 0.0
+    tokens = rows_at_once(run) * run.data.max_length
+    each = activations_of(run, architecture, tokens, segment=run.data.max_length).offloaded
+    return each * run.hardware.processes_per_node
+
+
+def fits(run: RunConfig, memory: float, host_memory: float) -> bool | None:
+    """Whether so many bytes of a device and of a node have room; None where nobody knows how large a device is."""
+    capacity, host = capacity_of(run), run.hardware.host_memory_gib
+    if capacity is None:
+        return None
+    return memory <= capacity and (host is None or host_memory <= host * GIB)
 
 
 def _copies(run: RunConfig, architecture: ArchitectureConfig, parameters: Parameters) -> float:

@@ -16,6 +16,8 @@ from ftx.errors import UserError
 # transformers' model_type → the family whose layers it has.
 FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "mistral": "llama", "olmo2": "olmo2"}
 CONFIG = "config.json"
+# Seconds that the hub has for an answer: a plan is there at once, or says why not.
+PATIENCE = 3
 
 
 def architecture_of(run: RunConfig) -> ArchitectureConfig:
@@ -52,27 +54,44 @@ def _choices() -> list[dict[str, Any]]:
 def read_architecture(file: Path, name: str) -> ArchitectureConfig:
     """Of a model in Hugging Face layout; ``name`` is how the user calls it."""
     try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        family = FAMILIES.get(config["model_type"])
-        if family is None or config.get("attention_bias") or config.get("mlp_bias"):
-            raise UserError(
-                f"model.name={name}: a plan knows the layers of {', '.join(FAMILIES)} without biases of their own, "
-                f"and this is {config['model_type']}"
-            )
-        heads = int(config["num_attention_heads"])
-        return ArchitectureConfig(
-            family=family,
-            vocabulary_size=int(config["vocab_size"]),
-            hidden_size=int(config["hidden_size"]),
-            intermediate_size=int(config["intermediate_size"]),
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            key_value_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is no JSON object")
+        return _architecture(config, name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.name={name}: {file} does not describe a model ({error}); mend it, or give another"
+        ) from error
+
+
+def _architecture(config: dict[str, Any], name: str) -> ArchitectureConfig:
+    kind = config.get("model_type")
+    family = FAMILIES.get(str(kind))
+    if family is None or config.get("attention_bias") or config.get("mlp_bias"):
+        raise UserError(
+            f"model.name={name}: a plan knows the layers of {', '.join(FAMILIES)} without biases of their own, "
+            f"and this is {kind}"
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.name={name}: {file} does not describe a model: {error}") from error
+    heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
+    return ArchitectureConfig(
+        family=family,
+        vocabulary_size=_size(config, "vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=_size(config, "intermediate_size"),
+        layers=_size(config, "num_hidden_layers"),
+        heads=heads,
+        key_value_heads=_size(config, "num_key_value_heads", heads),
+        head_dim=_size(config, "head_dim", hidden // heads),
+        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+    )
+
+
+def _size(config: dict[str, Any], key: str, usual: int | None = None) -> int:
+    """``usual``: where the configuration leaves it out or says null."""
+    value = usual if config.get(key) is None else config[key]
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{key} is {json.dumps(value)}, where a number belongs")
+    return value
 
 
 def _in_cache(name: str, revision: str) -> Path | None:
@@ -83,12 +102,16 @@ def _in_cache(name: str, revision: str) -> Path | None:
 
 
 def _fetched(name: str, revision: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    from ftx.data.hub_names import line
 
     try:
-        return Path(hf_hub_download(name, CONFIG, revision=revision))
+        # It asks once, where a download tries for half a minute and says so each time.
+        get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision), timeout=PATIENCE)
+        return Path(hf_hub_download(name, CONFIG, revision=revision, etag_timeout=PATIENCE))
     except Exception as error:
         raise UserError(
-            f"model.name={name}: nobody here knows its dimensions, and its config.json cannot be fetched: "
-            f"{str(error).splitlines()[0]}"
+            f"model.name={name}: nobody here knows its dimensions, and its config.json cannot be fetched "
+            f"({line(error)}); mend the network or the name, or give a folder"
         ) from error

@@ -3,14 +3,16 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ftx.config.parallel import micro_batch_of, ranks, strategy_of
+from ftx.config.parallel import ranks, strategy_of
 from ftx.config.schema import RunConfig
-from ftx.planning.advice import WayOut, largest_micro_batch, ways_out
+from ftx.planning.advice import Follow, WayOut, largest_micro_batch, ways_out
 from ftx.planning.data_facts import DataSize, data_size
 from ftx.planning.disk import Disk, disk_of
-from ftx.planning.duration import Time, Work, time_of, work_of
-from ftx.planning.memory import GIB, Memory, capacity_of, memory_of
+from ftx.planning.duration import Time, Work, steps_an_epoch, time_of, work_of
+from ftx.planning.exchange import Bound, slowest_of
+from ftx.planning.memory import GIB, Memory, capacity_of, fits, host_memory_of, memory_of, rows_at_once
 from ftx.planning.model_facts import architecture_of
+from ftx.planning.originals import original_of
 from ftx.planning.states import count, parameters_of
 
 
@@ -25,14 +27,24 @@ class Plan:
     devices: int
     strategy: str
     precision: str
+    optimizer: str
+    master_weights: str
+    global_batch_size: int
     micro_batch: int
+    """Rows at once: no more than a device's share of the global batch."""
     max_length: int
     accumulation: int
     parameters: int
     trained: int
     memory: Memory | None
     published_memory: Memory | None
+    published_settings: str | None
     capacity: float | None
+    host_memory: float
+    """Bytes of one node that offloaded activations take, of ``host_capacity``."""
+    host_capacity: float | None
+    fits: bool | None
+    """None where nobody knows how much memory there is, or nothing is trained."""
     largest_micro_batch: int | None
     ways_out: list[WayOut]
     data: DataSize | None
@@ -41,11 +53,11 @@ class Plan:
     disk: Disk | None
 
     @property
-    def fits(self) -> bool | None:
-        """None where nobody knows how much memory there is, or nothing is trained."""
-        if self.memory is None or self.capacity is None:
+    def published_fits(self) -> bool | None:
+        """The same of the original's settings."""
+        if self.published_memory is None or self.capacity is None:
             return None
-        return self.memory.total <= self.capacity
+        return self.published_memory.total <= self.capacity
 
     @property
     def gpu_hours(self) -> float | None:
@@ -58,7 +70,7 @@ class Plan:
             memory = getattr(self, name)
             if memory is not None:
                 values[name]["total"] = memory.total
-        return {**values, "fits": self.fits, "gpu_hours": self.gpu_hours}
+        return {**values, "gpu_hours": self.gpu_hours}
 
 
 def plan_of(
@@ -67,15 +79,20 @@ def plan_of(
     as_published: bool = False,
     mfu: float | None = None,
     measured: Time | None = None,
+    follow: Follow | None = None,
 ) -> Plan:
-    """``measured``: by earlier runs of the kind, which counts more than an MFU that is only assumed."""
+    """``measured``: by earlier runs of the kind, which counts more than an MFU that is only assumed.
+
+    ``follow``: composes the run with some more words, by which advice is tried.
+    """
     architecture = architecture_of(run)
     parameters = parameters_of(run, architecture)
     trains = run.schedule.epochs != 0
     size = data_size(run) if trains else None
     memory = memory_of(run, architecture) if trains else None
     capacity = capacity_of(run)
-    too_large = memory is not None and capacity is not None and memory.total > capacity
+    host_memory = host_memory_of(run, architecture) if trains else 0.0
+    verdict = None if memory is None else fits(run, memory.total, host_memory)
     work = work_of(run, architecture, parameters, size) if size else None
     return Plan(
         name=run.name,
@@ -85,19 +102,26 @@ def plan_of(
         devices=ranks(run),
         strategy=strategy_of(run),
         precision=run.hardware.precision,
-        micro_batch=micro_batch_of(run),
+        optimizer=run.method.optimizer,
+        master_weights=run.method.master_weights,
+        global_batch_size=run.schedule.global_batch_size,
+        micro_batch=rows_at_once(run),
         max_length=run.data.max_length,
-        accumulation=-(-run.schedule.global_batch_size // (ranks(run) * micro_batch_of(run))),
+        accumulation=-(-run.schedule.global_batch_size // (ranks(run) * rows_at_once(run))),
         parameters=parameters.total,
         trained=count(parameters.trained) if trains else 0,
         memory=memory,
         published_memory=memory_of(run, architecture, as_published=True) if as_published and trains else None,
+        published_settings=original_of(run).describe() if as_published and trains else None,
         capacity=capacity,
+        host_memory=host_memory,
+        host_capacity=run.hardware.host_memory_gib and run.hardware.host_memory_gib * GIB,
+        fits=verdict,
         largest_micro_batch=largest_micro_batch(run, architecture) if trains and capacity else None,
-        ways_out=ways_out(run, architecture) if too_large else [],
+        ways_out=ways_out(run, architecture, follow) if verdict is False else [],
         data=size,
         work=work,
-        time=_time(run, work, mfu, measured),
+        time=_time(run, work, mfu, measured, slowest_of(run, architecture, parameters)),
         disk=disk_of(run, architecture, parameters, *_length(run, size, work)),
     )
 
@@ -107,13 +131,15 @@ def _length(run: RunConfig, size: DataSize | None, work: Work | None) -> tuple[i
     schedule = run.schedule
     if size is None or work is None:
         return schedule.max_steps, schedule.epochs or 1
-    return work.steps, -(-work.steps * schedule.global_batch_size // size.rows)
+    return work.steps, -(-work.steps // max(steps_an_epoch(schedule, size.rows), 1))
 
 
-def _time(run: RunConfig, work: Work | None, mfu: float | None, measured: Time | None) -> Time | None:
+def _time(
+    run: RunConfig, work: Work | None, mfu: float | None, measured: Time | None, bound: Bound | None
+) -> Time | None:
     if measured is not None and mfu is None:
         return measured
-    return time_of(run, work, mfu) if work else None
+    return time_of(run, work, mfu, bound) if work else None
 
 
 def in_gib(count_of_bytes: float) -> str:

@@ -18,7 +18,7 @@ def describe_sweep(plans: Sequence[Plan], arms: Sequence[str]) -> str:
     """A line for each run, which ``arms`` tell apart, and what all of them take together."""
     lines = [f"{plans[0].name}: {len(plans)} runs"]
     for plan, arm in zip(plans, arms, strict=True):
-        takes = f"{in_gib(plan.memory.total)}{_verdict(plan)}, {_hours(plan)}" if plan.memory else "trains nothing"
+        takes = f"{in_gib(plan.memory.total)}{_verdict(plan)}, time {_hours(plan)}" if plan.memory else "trains nothing"
         lines.append(f"  {arm}: {takes}")
     hours = [plan.gpu_hours or 0.0 for plan in plans if plan.memory is not None]
     unknown = any(plan.gpu_hours is None for plan in plans if plan.memory is not None)
@@ -33,7 +33,9 @@ def _head(plan: Plan) -> Iterator[str]:
     how = "" if plan.devices == 1 else f" · {plan.strategy}"
     yield f"{plan.name}: {plan.model} · {plan.method} · {plan.devices} × {plan.device}{how} · {plan.precision}"
     share = "all trained" if plan.trained == plan.parameters else f"{plan.trained:,} trained"
-    yield _line("parameters", f"{plan.parameters:,}, {share}")
+    short = f", in {plan.precision} without 32-bit weights" if plan.master_weights == "none" else ""
+    how = f" by {plan.optimizer}{short}" if plan.trained else ""
+    yield _line("parameters", f"{plan.parameters:,}, {share}{how}")
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -41,9 +43,8 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _line("memory", "trains nothing")
         return
     rows = f"{plan.micro_batch} × {plan.max_length:,} tokens at once"
-    yield _line(
-        "memory", f"of each device, at most ({rows})" + ("; ours, as published" if plan.published_memory else "")
-    )
+    beside = f"; ours, and as published: {plan.published_settings}" if plan.published_memory else ""
+    yield _line("memory", f"of each device, at most ({rows}){beside}")
     published = dict(parts_of(plan.published_memory)) if plan.published_memory else {}
     for name, value in parts_of(plan.memory):
         beside = f"{published[name] / GIB:12,.2f} GiB" if published else ""
@@ -51,19 +52,32 @@ def _memory(plan: Plan) -> Iterator[str]:
     if plan.capacity is None:
         yield _line("", "nobody said how much there is: hardware.memory_gib")
         return
-    yield _line("", f"of {in_gib(plan.capacity)}: {'fits' if plan.fits else 'does not fit'}")
+    verdicts = [plan.fits] if plan.published_memory is None else [plan.fits, plan.published_fits]
+    verdicts = [plan.fits] if plan.published_memory is None else [plan.fits, plan.published_fits]
+    said = ", ".join("fits" if one else "does not fit" for one in verdicts)
+    yield _line("", f"of {in_gib(plan.capacity)}{_offloaded(plan)}: {said}")
     for number, way in enumerate(plan.ways_out, 1):
         yield f"  {number}. {' '.join(way.words)}  → {in_gib(way.total)} ({'; '.join(way.costs)})"
     if not plan.fits and not plan.ways_out:
         yield "  nothing known makes it fit"
 
 
+def _offloaded(plan: Plan) -> str:
+    if not plan.host_memory:
+        return ""
+    there = "" if plan.host_capacity is None else f" {in_gib(plan.host_capacity)}"
+    return f", and {in_gib(plan.host_memory)} of each node's{there} for what is offloaded"
+
+
 def _batch(plan: Plan) -> Iterator[str]:
     if plan.memory is None:
         return
+    most, together = plan.largest_micro_batch, plan.global_batch_size
     largest = ""
-    if plan.largest_micro_batch:
-        largest = f"; at most hardware.micro_batch={plan.largest_micro_batch} fits"
+    if most and most * plan.devices == together:
+        largest = f"; schedule.global_batch_size={together} allows no more than hardware.micro_batch={most}, which fits"
+    elif most:
+        largest = f"; at most hardware.micro_batch={most} fits"
     yield _line("accumulation", f"{plan.accumulation}{largest}")
 
 
@@ -71,16 +85,19 @@ def _work(plan: Plan) -> Iterator[str]:
     if plan.memory is None:
         return
     data, work = plan.data, plan.work
-    if data is None or work is None:
+    most = "at most " if data and data.at_most else ""
+    if data is None:
         yield _line("data", "its size is not known before it is prepared: python -m ftx.data prepare does that")
-        return
-    most = "at most " if data.at_most else ""
-    yield _line(
-        "data",
-        f"{data.conversations:,} conversations, {data.rows:,} rows, {most}{data.tokens:,} tokens ({data.source})",
-    )
-    yield _line("training", f"{work.steps:,} steps, {most}{work.tokens:.3g} tokens, {most}{work.flops:.3g} FLOPs")
-    yield _line("time", f"{most}{_hours(plan)} ({plan.time.by})" if plan.time else "unknown")
+    else:
+        yield _line(
+            "data",
+            f"{data.conversations:,} conversations, {data.rows:,} rows, {most}{data.tokens:,} tokens ({data.source})",
+        )
+    if work is not None:
+        yield _line("training", f"{work.steps:,} steps, {most}{work.tokens:.3g} tokens, {most}{work.flops:.3g} FLOPs")
+    # What earlier runs measured is no bound.
+    bound = "" if plan.time and plan.time.measured else most
+    yield _line("time", f"{bound}{_hours(plan)} ({plan.time.by})" if plan.time else "unknown")
 
 
 def _disk(plan: Plan) -> Iterator[str]:
@@ -96,7 +113,7 @@ def _disk(plan: Plan) -> Iterator[str]:
 
 def _hours(plan: Plan) -> str:
     if plan.time is None or plan.time.hours is None:
-        return "time unknown"
+        return "unknown"
     hours = f"{plan.time.hours:,.1f} h" if plan.time.hours >= 1 else f"{plan.time.hours * 60:,.1f} min"
     if plan.device == "cpu":
         return hours

@@ -7,12 +7,14 @@ from ftx.adapters import add_adapter
 from ftx.architectures import random_model
 from ftx.config.compose import compose
 from ftx.config.model_schema import ArchitectureConfig
+from ftx.errors import UserError
 from ftx.planning.model_facts import read_architecture
 from ftx.planning.parameters import adapter_weights, weights_of
 from ftx.planning.states import count
 
 # As the models' own pages state them.
 PUBLISHED = {
+    "qwen3_0_6b": 596_049_920,
     "qwen3_4b": 4_022_468_096,
     "qwen2_5_7b": 7_615_616_512,
     "deepseek_r1_distill_qwen_1_5b": 1_777_088_000,
@@ -62,3 +64,23 @@ def test_dimensions_are_read_from_a_models_own_config(family, tmp_path):
     with torch.device("meta"):
         random_model(architecture).config.save_pretrained(tmp_path)
     assert read_architecture(tmp_path / "config.json", "it") == architecture
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[]", "it is no JSON object"),
+        ('{"model_type": "qwen3", "num_attention_heads": null}', "num_attention_heads is null"),
+        ('{"model_type": "qwen3", "num_attention_heads": 4, "hidden_size": "64"}', 'hidden_size is "64"'),
+        ("{", "Expecting property name"),
+        ('{"model_type": ["qwen3"]}', "a plan knows the layers of"),
+        ("{}", "and this is None"),
+    ],
+)
+def test_a_configuration_that_describes_no_model_is_one_line(tmp_path, text, reason):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_architecture(tmp_path / "config.json", "it")
+    assert reason in str(caught.value)
+    assert str(caught.value).startswith("model.name=it: ")
+    assert "\n" not in str(caught.value)

@@ -4,18 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from small_run import composed, write_chats
 
 from ftx.config.compose import compose, compose_all
 from ftx.errors import UserError
 from ftx.micro_batch import settle
 from ftx.planning.advice import largest_micro_batch
-from ftx.planning.memory import GIB, as_the_originals, capacity_of, memory_of
+from ftx.planning.memory import GIB, capacity_of, memory_of
 from ftx.planning.model_facts import architecture_of
 from ftx.planning.report import plan_of
+from ftx.planning.text import describe
 
 GB = 10**9
 
@@ -88,18 +91,6 @@ def test_it_fits_where_it_ran(words):
     assert memory_of(run, run.model.architecture).total <= capacity_of(run)
 
 
-def test_advice_works_when_it_is_followed():
-    words = ("model=qwen3_4b", "data=jupyter_agent", "hardware=1xRTX4090")
-    advised = plan_of(compose(*words))
-    assert advised.fits is False
-    assert len(advised.ways_out) == 3
-    for way in advised.ways_out:
-        followed = plan_of(compose(*words, *way.words))
-        assert followed.fits, way
-        assert followed.memory.total == pytest.approx(way.total)
-    assert f"1. {' '.join(advised.ways_out[0].words)}" in plan(*words).stdout
-
-
 def test_auto_is_the_largest_micro_batch_that_fits():
     words = ("experiment=glaive_function_calling", "hardware.micro_batch=auto")
     run = settle(compose(*words))
@@ -148,10 +139,6 @@ def prepared_small_run(tmp_path: Path):
     return run, prepare(run).counts
 
 
-def test_the_originals_hold_nothing_in_32_bits():
-    assert as_the_originals(compose("experiment=ag_news")).method.master_weights == "none"
-
-
 def test_a_word_that_names_another_model_or_other_data_gets_no_plan_of_the_choices_own():
     found = plan("model=qwen3_4b", "model.name=Qwen/Qwen3-32B")
     assert found.returncode == 2
@@ -182,3 +169,31 @@ def test_a_packed_row_has_no_more_tokens_than_it_may():
 
 def test_auto_and_tiny_go_together():
     assert settle(compose("experiment=ag_news", "debug=tiny", "hardware.micro_batch=auto")).hardware.micro_batch >= 1
+
+
+def test_a_device_takes_no_more_rows_than_its_share():
+    many = plan_of(compose("experiment=jupyter_agent", "hardware.micro_batch=16"))
+    one = plan_of(compose("experiment=jupyter_agent"))
+    assert (many.micro_batch, many.accumulation, many.memory) == (1, 1, one.memory)
+
+
+def test_what_bounds_the_micro_batch_is_said():
+    by_batch = describe(plan_of(compose("experiment=jupyter_agent")))
+    assert "schedule.global_batch_size=8 allows no more than hardware.micro_batch=1" in by_batch
+    by_memory = plan_of(compose("experiment=glaive_function_calling"))
+    assert by_memory.largest_micro_batch == 4
+    assert "; at most hardware.micro_batch=4 fits" in describe(by_memory)
+
+
+def test_the_composed_run_is_shown_as_train_shows_it():
+    words = ("experiment=ag_news", "method.optimizer=adamw_8bit")
+    shown = plan(*words, "--cfg", "job")
+    assert shown.returncode == 0
+    assert OmegaConf.to_object(OmegaConf.create(shown.stdout)) == asdict(compose(*words))
+
+
+def test_optimizer_and_short_weights_are_on_a_head_line():
+    head = describe(plan_of(compose("experiment=ag_news", "method.optimizer=adamw_8bit"))).splitlines()[1]
+    assert head.endswith("all trained by adamw_8bit, in bf16 without 32-bit weights")
+    head = describe(plan_of(compose("experiment=olmo2_7b"))).splitlines()[1]
+    assert head.endswith("all trained by adamw_torch_fused")
