@@ -10,10 +10,14 @@ from ftx.templates import load_template
 WORDS = [f"w{number} which colour has the sky and how many legs user assistant\n" for number in range(40)]
 
 
-def write_talkative(folder: Path) -> Path:
+# All of its layers then have a multiple of 64 inputs, as quantising wants them.
+QUANTISABLE = 128
+
+
+def write_talkative(folder: Path, width: int = 32) -> Path:
     """In Hugging Face layout, with the template chatml; in ``folder``."""
     tokenizer = train_tokenizer(WORDS, 400)
     tokenizer.chat_template = load_template("chatml").text
-    random_qwen3(len(tokenizer), positions=512).save_pretrained(folder)
+    random_qwen3(len(tokenizer), positions=512, width=width).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

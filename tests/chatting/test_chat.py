@@ -10,6 +10,8 @@ import sys
 import time
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from ftx import chat
 from ftx.chatting.loading import load_partner
@@ -20,6 +22,7 @@ from ftx.engines.engine import Request
 from ftx.engines.local import LocalEngine
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
+from ftx.models import load_trained
 from ftx.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,6 +65,24 @@ def test_answers_are_those_of_the_trained_model(lora, talk):
     partner = partner_of(lora)
     expected = said_by(partner.model, partner, *QUESTIONS)
     code, out, err = talk(lora.path, *QUESTIONS)
+    assert (code, out) == (0, "".join(f"{text}\n" for text in expected)), err
+
+
+def test_what_was_trained_in_16_bits_answers_in_them(in_16_bits, talk):
+    """Adapters with autocast, as they are scored; a whole model held in them."""
+    run, partner = in_16_bits.read_run(), partner_of(in_16_bits)
+    if run.method.name == "full":
+        model = AutoModelForCausalLM.from_pretrained(in_16_bits.model, dtype=torch.bfloat16)
+        expected = said_by(model, partner, *QUESTIONS)
+        assert {weights.dtype for weights in partner.model.parameters()} == {torch.bfloat16}
+    else:
+        model = load_trained(in_16_bits.model, run, partner.tokenizer)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected = said_by(model, partner, *QUESTIONS)
+            with model.disable_adapter():
+                before = said_by(model, partner, "w1")
+        assert talk(in_16_bits.path, "/base", "w1")[:2] == (0, f"{before[0]}\n")
+    code, out, err = talk(in_16_bits.path, *QUESTIONS)
     assert (code, out) == (0, "".join(f"{text}\n" for text in expected)), err
 
 
@@ -117,8 +138,6 @@ def test_pieces_are_the_whole_text_and_no_half_characters(base):
     assert len(tokens) > len(text)
     heard: list[str] = []
     pieces = Pieces(tokenizer, [tokenizer.eos_token_id], heard.append)
-    import torch
-
     pieces.put(torch.tensor([[1, 2, 3]]))
     for token in [*tokens, tokenizer.eos_token_id]:
         pieces.put(torch.tensor([token]))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,29 +19,37 @@ from ftx.engines.engine import Request
 from ftx.engines.local import LocalEngine
 from ftx.engines.openai import OpenAIEngine
 from ftx.environment import CHECKOUT
+from ftx.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUESTIONS = ["w3 w7 w11", "how many legs?", "w1"]
 
 
-@pytest.fixture(scope="module")
-def server(lora):
-    """The address of a server of the run with an adapter, and its process."""
+@contextmanager
+def serving(folder: RunFolder) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a server of this run, and its process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ftx.chat", str(lora.path), "--serve", "--port", "0", "--device", "cpu"],
+        [sys.executable, "-m", "ftx.chat", str(folder.path), "--serve", "--port", "0", "--device", "cpu"],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,
         text=True,
     )
     line = process.stdout.readline()
-    found = re.search(rf"serving: (http://127\.0\.0\.1:\d+/v1) \(model {lora.name};", line)
+    found = re.search(rf"serving: (http://127\.0\.0\.1:\d+/v1) \(model {folder.name};", line)
     try:
         assert found, line
         yield found[1], process
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(lora):
+    """Of the run with an adapter."""
+    with serving(lora) as one:
+        yield one
 
 
 def asked(url: str, path: str, headers: dict[str, str] | None = None, **body: object) -> dict:
@@ -64,6 +74,18 @@ def test_it_answers_as_the_model_here(server, lora):
     with partner.speaking(base=True) as before:
         base = LocalEngine(before, partner.tokenizer, partner.template, 1).answer(requests)
     assert [answer.text for answer in base] != [answer.text for answer in expected]
+
+
+def test_what_was_trained_in_16_bits_is_served_in_them(in_16_bits):
+    """Generated in threads that know nothing of what was switched on in others."""
+    partner = load_partner(in_16_bits, in_16_bits.read_run(), in_16_bits.name)
+    requests = [Request(text, ({"role": "user", "content": text},), max_new_tokens=8) for text in QUESTIONS]
+    expected = LocalEngine(partner.model, partner.tokenizer, partner.template, 1).answer(requests)
+    with serving(in_16_bits) as (url, _):
+        answers = OpenAIEngine(EvaluationConfig(engine="openai", url=url, batch_size=2)).answer(requests)
+    special = re.compile("|".join(map(re.escape, partner.tokenizer.all_special_tokens)))
+    assert [answer.error for answer in answers] == [""] * 3
+    assert [answer.text for answer in answers] == [special.sub("", answer.text) for answer in expected]
 
 
 def test_it_has_this_model_alone(server, lora):
