@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from random_model import random_qwen3
+from tokenizers.processors import TemplateProcessing
 
 from ftx.data.tiny_tokenizer import train_tokenizer
 from ftx.templates import load_template
@@ -19,5 +20,18 @@ def write_talkative(folder: Path, width: int = 32) -> Path:
     tokenizer = train_tokenizer(WORDS, 400)
     tokenizer.chat_template = load_template("chatml").text
     random_qwen3(len(tokenizer), positions=512, width=width).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_beginning(folder: Path) -> Path:
+    """The same with Llama 3's template, and a tokenizer that as its own begins every text with the begin token."""
+    tokenizer = train_tokenizer(WORDS, 400, "llama3_1", "llama")
+    begin = str(tokenizer.bos_token)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = load_template("llama3_1").text
+    random_qwen3(len(tokenizer), positions=512).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
