@@ -12,12 +12,12 @@ from finished_run import finished
 from talkative import QUANTISABLE, write_beginning, write_talkative
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ftx import disk
+from ftx import disk, export
 from ftx.chatting.loading import load_partner
 from ftx.config.export_schema import ExportConfig
 from ftx.engines.engine import Request
 from ftx.engines.local import LocalEngine
-from ftx.errors import ExportFailed, UserError
+from ftx.errors import ExitCode, ExportFailed, UserError
 from ftx.exports import registry
 from ftx.exports.registry import register
 from ftx.run_folder import RunFolder
@@ -210,8 +210,18 @@ def test_what_cannot_be_registered(full, new_place, tmp_path, monkeypatch):
     assert place.mlflow().search_registered_models("name='full'") == []
 
 
-def test_an_adapter_of_random_weights_is_merged_first(new_place):
+def test_an_adapter_of_random_weights_is_merged_first(new_place, capsys):
+    """The verb says so in its own words, and takes a run that is merged."""
     place = new_place()
     folder, run = finished(place, "method=lora", "schedule.epochs=1")
     with pytest.raises(UserError, match=r"made from the seed and lies nowhere; merge it first: python -m ftx\.export"):
         register(folder, run, ExportConfig(register="x"))
+    words = [str(folder.path), "export.check=false"]
+    capsys.readouterr()
+    assert export.main([*words, "export.register=mine"]) == ExitCode.USER_MISTAKE
+    assert f"merge it too: python -m ftx.export {folder.name} merge export.register=mine" in capsys.readouterr().err
+    assert export.main([*words, "merge"]) == ExitCode.FINISHED
+    assert export.main([*words, "export.register=mine"]) == ExitCode.FINISHED
+    assert place.mlflow().get_model_version("mine", "1").tags["ftx.part"] == "merged"
+    entry = folder.read_exports()["register"]
+    assert (entry["state"], entry["registered_as"]) == ("unchecked", "mine")
