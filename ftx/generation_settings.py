@@ -1,4 +1,4 @@
-"""generation_config.json beside a trained model: whoever loads it elsewhere has answers end where they were taught to."""
+"""generation_config.json beside a trained model: whoever loads it elsewhere has answers end where they should."""
 
 import copy
 from pathlib import Path

@@ -15,10 +15,10 @@ from ftx.config.hardware_schema import HardwareConfig
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
 from ftx.config.made_up import is_made_up
+from ftx.config.publish_checks import check_can_stand_alone
 from ftx.config.schema import DataConfig, DataSizeConfig, RunConfig
 from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
 from ftx.config.stand_ins import evaluation_with_stand_ins, with_stand_ins
-from ftx.config.publish_checks import check_can_stand_alone
 from ftx.config.tracking_checks import with_wandb_mode
 from ftx.errors import UserError
 
