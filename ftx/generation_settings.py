@@ -17,7 +17,7 @@ def write_generation_settings(folder: Path, model: PreTrainedModel, tokenizer: P
     Beside adapters too, whose own format has no place for it. What the base brought is not judged here: a training that
     is over does not fail of a temperature without sampling.
     """
-    settings: GenerationConfig = copy.deepcopy(model.generation_config)  # type: ignore[assignment]
+    settings: GenerationConfig = copy.deepcopy(model.generation_config)
     ends = {*_as_list(settings.eos_token_id), *end_of_answer(tokenizer)}
     settings.eos_token_id = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
     if settings.pad_token_id is None:

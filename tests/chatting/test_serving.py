@@ -94,7 +94,7 @@ def test_it_has_this_model_alone(server, lora):
     hello = [{"role": "user", "content": "w1"}]
     with pytest.raises(urllib.error.HTTPError, match="400"):
         asked(url, "/chat/completions", model="another/one", messages=hello, max_tokens=2)
-    assert asked(url, "/chat/completions", model=lora.name, messages=hello, max_tokens=2)["model"].startswith(lora.name)
+    assert asked(url, "/chat/completions", model=lora.name, messages=hello, max_tokens=2)["model"] == lora.name
 
 
 def test_drawn_answers_differ_and_follow_the_seed(server, lora):
@@ -107,6 +107,72 @@ def test_drawn_answers_differ_and_follow_the_seed(server, lora):
 
     assert drawn(1) == drawn(1)
     assert len({drawn(seed) for seed in range(4)}) > 1
+
+
+def events(url: str, **body: object) -> list[str]:
+    """What a stream sends, event by event."""
+    data = json.dumps({"stream": True, **body}).encode()
+    request = urllib.request.Request(f"{url}/chat/completions", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return [event.removeprefix("data: ") for event in answer.read().decode().split("\n\n") if event]
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_stop_text_ends_an_answer_and_is_no_part_of_it(server, length):
+    asking = {"messages": [{"role": "user", "content": "w1"}], "max_tokens": 16, "temperature": 0}
+    whole = asked(server[0], "/chat/completions", **asking)["choices"][0]["message"]["content"]
+    middle = len(whole) // 2
+    stop = whole[middle : middle + length]
+    expected = whole[: whole.index(stop)]
+    assert len(whole) > 8
+    choice = asked(server[0], "/chat/completions", **asking, stop=[stop, "never said"])["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (expected, "stop")
+    streamed = events(server[0], **asking, stop=stop)
+    assert streamed[-1] == "[DONE]"
+    chunks = [json.loads(one)["choices"][0] for one in streamed[:-1]]
+    assert "".join(one["delta"].get("content", "") for one in chunks) == expected
+    assert [one.get("finish_reason") for one in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1]["finish_reason"] == "stop"
+
+
+def test_a_stream_is_the_whole_answer_and_says_that_it_is_over(server):
+    asking = {"messages": [{"role": "user", "content": "w1"}], "max_tokens": 16, "temperature": 0}
+    whole = asked(server[0], "/chat/completions", **asking)["choices"][0]
+    *chunks, done = events(server[0], **asking)
+    assert done == "[DONE]"
+    read = [json.loads(one) for one in chunks]
+    assert "".join(one["choices"][0]["delta"].get("content", "") for one in read) == whole["message"]["content"]
+    assert read[-1]["choices"][0]["finish_reason"] == whole["finish_reason"]
+    assert read[-1]["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        ({"n": 2}, "n=2: this server cannot do that", None),
+        ({"logprobs": True}, "logprobs=True: this server cannot do that", None),
+        ({"messages": []}, "messages: must be a list of at least one message", None),
+        ({"messages": [{"role": "user", "content": "w1 " * 900}]}, "context length is 512", "context_length_exceeded"),
+        ({"model": "another/one"}, "another/one", None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_it_cannot_do_is_refused_as_openai_refuses_it(server, body, message, code, stream):
+    given = {"messages": [{"role": "user", "content": "w1"}], "max_tokens": 2, "stream": stream, **body}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        asked(server[0], "/chat/completions", **given)
+    assert refused.value.code == 400
+    error = json.load(refused.value)["error"]
+    assert message in error["message"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
+
+
+def test_an_answer_ends_where_the_model_does(server, lora):
+    """However many tokens are asked for."""
+    messages = [{"role": "user", "content": "w1 " * 160}]
+    usage = asked(server[0], "/chat/completions", messages=messages, max_tokens=2000, temperature=0)["usage"]
+    assert usage["prompt_tokens"] > 300
+    assert usage["total_tokens"] <= 512
 
 
 def test_pages_that_call_this_machine_otherwise_are_refused(server):
