@@ -9,6 +9,7 @@ from ftx import progress
 from ftx.config.compose import export_for
 from ftx.config.export_checks import asked_exports
 from ftx.config.help import choices_of
+from ftx.config.publish_checks import check_can_stand_alone
 from ftx.config.schema import RunConfig
 from ftx.errors import ExitCode, ExportFailed, UserError
 from ftx.lock import Held, lock
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
     steps = [word for word in given.words if "=" not in word]
     run = export_for(folder.read_run(), steps, [word for word in given.words if "=" in word])
     names = _to_make(folder, run, steps)
+    merge_too = f"merge it too: python -m ftx.export {folder.name} merge export.register={run.export.register}"
+    check_can_stand_alone(run, is_merged=_has_merged(folder), merge_too=merge_too)
     check_exports(run)
     if not folder.model.is_dir():
         raise UserError(f"{folder.name}: has no model/ to export; the command that trained it goes on with it")
@@ -64,6 +67,12 @@ def _to_make(folder: RunFolder, run: RunConfig, steps: Sequence[str]) -> list[st
     if not names:
         raise UserError(f"what to export is not said: name one or more of {', '.join(choices_of('export'))}")
     return names
+
+
+def _has_merged(folder: RunFolder) -> bool:
+    """Merged, and as it was trained as far as anybody looked."""
+    entry = folder.read_exports().get("merge", {})
+    return entry.get("state") in ("ok", "unchecked") and (folder.path / entry["made"]).is_dir()
 
 
 def _read(arguments: Sequence[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from ftx import architectures, progress
 from ftx.adapters import add_adapter, check_quantised, load_adapter, prepare_frozen, quantised, quantised_loading
 from ftx.attention import check_packable, implementation, register
 from ftx.config.schema import RunConfig
+from ftx.data.hub_names import keep_card
 from ftx.errors import UserError
 from ftx.kernels import apply_kernels
 from ftx.optimizers import lost_steps
@@ -31,6 +32,7 @@ def load_model(run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrained
             model = quantised(model, run)
     else:
         model = _pretrained(str(run.model.name), run.model.revision, starting_type(run), **quantised_loading(run))
+        keep_card(str(run.model.name), run.model.revision)
     if run.method.name != "full":
         check_quantised(model, run)
         model = prepare_frozen(model, run)

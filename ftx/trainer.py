@@ -21,6 +21,7 @@ from ftx.data.prepare import Prepared
 from ftx.distributed import any_of, is_main, rank_of
 from ftx.errors import Interrupted, UserError
 from ftx.flops import Sharing, Utilisation
+from ftx.generation_settings import write_generation_settings
 from ftx.head import loss_in_head
 from ftx.loss import TokenLoss
 from ftx.neftune import noisy_embeddings, with_noise
@@ -94,6 +95,7 @@ def train(
         if is_main():
             (path / "training_args.bin").unlink(missing_ok=True)
             prepared.tokenizer.save_pretrained(path)
+            write_generation_settings(path, model, prepared.tokenizer)
 
     saver = Saver(run, folder, write_model)
     _begin_saving(saver, run, model, resume, length)

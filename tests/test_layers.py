@@ -77,6 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ftx.head",
         "ftx.chunked_loss",
         "ftx.neftune",
+        "ftx.generation_settings",
         "ftx.optimizers",
         "ftx.schedules",
         "ftx.counter_random",

@@ -73,13 +73,16 @@ def _application(partner: "Partner") -> Any:
     from transformers.cli.serving.transcription import TranscriptionHandler
     from transformers.cli.serving.utils import GenerationState
 
+    from ftx.chatting.openai_rules import say_errors_as_openai, with_rules
+
     manager, state = _manager(partner.name), GenerationState()
     manager.loaded_models[manager.process_model_name(partner.name)] = TimedModel(partner.model, -1, partner.tokenizer)
     manager.force_model = partner.name
     kept = {"keep_thinking": True} if partner.template.thinking == "keep" else {}
+    longest = getattr(partner.model.config, "max_position_embeddings", None)
     handlers: dict[str, Any] = {
-        "chat_handler": ChatCompletionHandler(manager, state, kept),
-        "completion_handler": CompletionHandler(manager, state),
+        "chat_handler": with_rules(ChatCompletionHandler, partner.name, longest)(manager, state, kept),
+        "completion_handler": with_rules(CompletionHandler, partner.name, longest)(manager, state),
         "response_handler": ResponseHandler(manager, state, kept),
         "transcription_handler": TranscriptionHandler(manager, state),
     }
@@ -88,6 +91,7 @@ def _application(partner: "Partner") -> Any:
 
         handlers["systemone_handler"] = SystemOneHandler(manager, state)
     application = build_server(manager, generation_state=state, **handlers)
+    say_errors_as_openai(application)
     application.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     return application
 

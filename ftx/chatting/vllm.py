@@ -1,5 +1,6 @@
 """The same endpoint by vLLM's own server, which loads a model from disk: the command that this process becomes."""
 
+import json
 import os
 import sys
 from importlib.util import find_spec
@@ -11,8 +12,8 @@ from ftx.errors import UserError
 from ftx.run_folder import RunFolder
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-# vLLM takes no others.
-SMALLEST_RANK = 8
+# Of --max-lora-rank: vLLM takes no others.
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def become_vllm(folder: RunFolder | None, run: RunConfig, name: str, port: int) -> None:
@@ -33,6 +34,12 @@ def vllm_command(folder: RunFolder | None, run: RunConfig, name: str, port: int)
             f"--engine vllm: reads {name} from disk, and its random base is not there; leave --engine vllm out, or "
             "merge it first: python -m ftx.export RUN merge"
         )
+    if run.method.name == "qlora" and adapter is not None:
+        raise UserError(
+            f"--engine vllm: would put the adapter of {name} on its base as it is, not in the 4 bits that it was "
+            f"trained on; leave --engine vllm out, or merge it, python -m ftx.export {name} merge, and serve "
+            "exports/merged/"
+        )
     whole = trained is not None and adapter is None
     options = {
         "--model": str(trained if whole else run.model.name),
@@ -47,6 +54,17 @@ def vllm_command(folder: RunFolder | None, run: RunConfig, name: str, port: int)
         options |= {"--tokenizer": str(trained), "--chat-template": str(trained / "chat_template.jinja")}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *sum(options.items(), ())]
     if adapter is not None:
-        rank = str(max(SMALLEST_RANK, run.method.lora.rank))
-        command += ["--enable-lora", "--max-lora-rank", rank, "--lora-modules", f"{name}={adapter}"]
+        command += ["--enable-lora", "--max-lora-rank", _room_for(adapter), "--lora-modules", f"{name}={adapter}"]
     return command
+
+
+def _room_for(adapter: Path) -> str:
+    """The smallest that vLLM takes for an adapter of this rank."""
+    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    fitting = [known for known in RANKS if known >= rank]
+    if not fitting:
+        raise UserError(
+            f"--engine vllm: takes adapters of a rank up to {RANKS[-1]}, and {adapter} has {rank}; leave --engine vllm "
+            "out, or merge it first: python -m ftx.export RUN merge"
+        )
+    return str(fitting[0])

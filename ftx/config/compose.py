@@ -16,6 +16,7 @@ from ftx.config.help import groups
 from ftx.config.identity import identity_keys
 from ftx.config.keys import flat
 from ftx.config.made_up import is_made_up
+from ftx.config.publish_checks import check_can_stand_alone
 from ftx.config.schema import DataConfig, DataSizeConfig, RunConfig
 from ftx.config.scoring_run import OWN, keeps_a_cluster_waiting, scoring_run
 from ftx.config.stand_ins import evaluation_with_stand_ins, with_stand_ins
@@ -161,6 +162,7 @@ def _checked_run(arm: "Arm", experiment: str, hardware: _Hardware, *, in_sweep: 
     check_every_key_is_read(arm.run, [*_keys_of(arm.words), *_binding_keys(arm)])
     run, stand_ins = with_stand_ins(arm.run, _keys_of(arm.words), in_sweep=in_sweep)
     check_run(run)
+    check_can_stand_alone(run, is_merged=False, merge_too="say export=[merge] too")
     tracking = with_wandb_mode(replace(run.tracking, experiment=run.tracking.experiment or experiment))
     run = replace(run, data=_of_known_size(run.data, _keys_of(arm.words)))
     run = _independent_of_folder(replace(run, name=_name(arm), tracking=tracking))

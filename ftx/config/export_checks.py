@@ -13,7 +13,10 @@ SWITCHES = ("merge", "gguf", "card", "hub")
 
 EXPORT_READ_WHEN: dict[str, tuple[Callable[[RunConfig], bool], str]] = {
     "export.quantization": (lambda run: run.export.gguf, "only export=gguf does"),
-    "export.check": (lambda run: run.export.merge or run.export.gguf, "only export=merge and export=gguf do"),
+    "export.check": (
+        lambda run: run.export.merge or run.export.gguf or run.export.register is not None,
+        "only export=merge, export=gguf and export.register do",
+    ),
 }
 
 

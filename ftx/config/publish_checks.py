@@ -68,13 +68,27 @@ def _check_register(run: RunConfig) -> None:
     name = str(run.export.register)
     if not name.strip() or re.search(r"[/:]", name) or name in (".", ".."):
         raise UserError(f"export.register={name}: not a name for MLflow's registry; write one without / and :")
-    export = run.export
-    if run.model.weights == "random" and run.method.name != "full" and not (export.merge or export.gguf):
-        raise UserError(
-            f"export.register={name}: an adapter on random weights is nothing without them; say export=[merge] too"
-        )
     if run.tracking.offline:
         raise UserError(
             f"export.register={name}: tracking.offline=true sends nothing to MLflow, where the registry is; leave one "
             "of them out"
+        )
+
+
+def check_can_stand_alone(run: RunConfig, *, is_merged: bool, merge_too: str) -> None:
+    """Raise UserError for an adapter that MLflow could not load as it was trained, unless the merged model is taken.
+
+    ``is_merged``: whether that is there; ``merge_too``: what to say to have it.
+    """
+    export = run.export
+    if export.register is None or run.method.name == "full" or is_merged or export.merge or export.gguf:
+        return
+    if run.model.weights == "random":
+        raise UserError(
+            f"export.register={export.register}: an adapter on random weights is nothing without them; {merge_too}"
+        )
+    if run.method.name == "qlora":
+        raise UserError(
+            f"export.register={export.register}: MLflow would put the adapter on its base as it is, not in the 4 bits "
+            f"that it was trained on; {merge_too}"
         )

@@ -99,6 +99,22 @@ def cache_of(name: str, kind: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
 
 
+def keep_card(name: str, revision: str) -> None:
+    """Where the hub may be asked, its cache gets a model's card: transformers fetches all files but this one, which
+    says the licence. A model without one, or a hub out of reach, stops nothing."""
+    if hub_is_offline() or Path(name).is_dir():
+        return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    try:
+        hf_hub_download(name, "README.md", revision=revision)
+    except RemoteEntryNotFoundError:
+        return
+    except (HTTPError, OSError, LocalEntryNotFoundError) as error:
+        log.warning("%s: its card could not be fetched (%s), so its licence is not known here", name, line(error))
+
+
 def reading_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HTTPError
     from pyarrow import ArrowException

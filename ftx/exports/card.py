@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # The last line of a card that nobody has changed since ftx wrote it.
 MARK = "\n<!-- Written by ftx ({digest}). A card that was changed by hand is left as it is. -->\n"
 MARKED = re.compile(r"\n<!-- Written by ftx \((?P<digest>[0-9a-f]{16})\)\..*-->\n\Z")
+BY_FTX = re.compile(r"<!-- Written by ftx \([0-9a-f]{16}\)\.")
 
 # Of peft's form; one that somebody has begun to fill in has fewer gaps.
 BLANK_FORM, TO_FILL_IN, MOSTLY_BLANK = "# Model Card for Model ID", "[More Information Needed]", 30
@@ -62,6 +63,11 @@ def written_by_us(text: str) -> bool:
         return True
     found = MARKED.search(text)
     return found is not None and _digest(text[: found.start()]) == found["digest"]
+
+
+def by_ftx(text: str) -> bool:
+    """Whether ftx wrote it once, for whatever run, however it was changed since."""
+    return BY_FTX.search(text) is not None
 
 
 def _digest(text: str) -> str:

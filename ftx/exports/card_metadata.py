@@ -37,5 +37,6 @@ def card_metadata(facts: Facts, part: str) -> str:
         pipeline_tag="text-generation",
         tags=["sft", facts.run.method.name, *(["gguf"] if part == "gguf" else [])],
         model_name=facts.run.name or facts.folder.name,
-        eval_results=results or None,
+        # Whoever reads this takes it for what these files score: those for llama.cpp were not scored.
+        eval_results=(results if part != "gguf" else None) or None,
     ).to_yaml()

@@ -37,7 +37,7 @@ def card_body(facts: Facts, part: str, others: Sequence[str], figures: Sequence[
         "Data": _data(facts),
         "Method": _method(facts),
         "Hardware and time": _hardware(facts),
-        "Evaluation": _evaluation(facts),
+        "Evaluation": _evaluation(facts, part),
         "Figures": "\n\n".join(f"![{file.stem.replace('_', ' ')}](figures/{file.name})" for file in figures),
         "Reproduce": _reproduce(facts),
         "Licences": _licences(facts),
@@ -55,7 +55,14 @@ def _introduction(facts: Facts, part: str) -> str:
         "merged": "the adapter of this run merged into",
     }.get(part, "an adapter for" if is_adapter(place_of(facts.folder, part)) else "a model fine-tuned from")
     on = ", ".join(origin.describe("datasets/") for origin in facts.data)
-    return f"# {run.name or facts.folder.name}\n\nThis is {kind} {start}, trained on {on}."
+    was_quantised = run.method.name == "qlora" and part != "model"
+    rounded = (
+        " The base that was merged into is not the original but what 4 bits (NF4) left of it, dequantised: the adapter "
+        "was trained on that."
+        if was_quantised
+        else ""
+    )
+    return f"# {run.name or facts.folder.name}\n\nThis is {kind} {start}, trained on {on}.{rounded}"
 
 
 def _use(facts: Facts, part: str, others: Sequence[str]) -> str:
@@ -65,21 +72,56 @@ def _use(facts: Facts, part: str, others: Sequence[str]) -> str:
         files = [f"- `{file.name}`" for file in sorted(place.glob("*.gguf"))]
         example = "```\nllama-cli -m FILE.gguf --jinja\n```"
         return "\n\n".join(["\n".join(files), example, *beside])
+    return "\n\n".join(
+        [_example(facts, place, name), "The tokenizer's chat template is the one of the training.", *beside]
+    )
+
+
+def _example(facts: Facts, place: Path, name: str) -> str:
+    """Python that loads what lies in ``place`` as it was trained, and asks it something."""
+    imports, held, options, ends = "from transformers import AutoModelForCausalLM, AutoTokenizer", "", "", ""
+    loads = "AutoModelForCausalLM"
     if is_adapter(place):
-        loads = f'model = AutoPeftModelForCausalLM.from_pretrained("{name}")'
+        loads = "AutoPeftModelForCausalLM"
         imports = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
-    else:
-        loads = f'model = AutoModelForCausalLM.from_pretrained("{name}")'
-        imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
-    example = (
-        f'```python\n{imports}\n\n{loads}\ntokenizer = AutoTokenizer.from_pretrained("{name}")\n'
+        # peft takes the base's word for it.
+        ends = f", eos_token_id={_ends(place)}" if _ends(place) is not None else ""
+        if facts.run.method.name == "qlora":
+            imports = f"import torch\n{imports}, BitsAndBytesConfig"
+            held, options = f"{_quantisation(facts)}\n", ", quantization_config=quantisation"
+    return (
+        f'```python\n{imports}\n\n{held}model = {loads}.from_pretrained("{name}"{options})\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
         'messages = [{"role": "user", "content": "…"}]\n'
         "prompt = tokenizer.apply_chat_template(\n"
-        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n)\n'
-        "answer = model.generate(**prompt, max_new_tokens=512)\n"
+        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n).to(model.device)\n'
+        f"answer = model.generate(**prompt, max_new_tokens=512{ends})\n"
         'print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))\n```'
     )
-    return "\n\n".join([example, "The tokenizer's chat template is the one of the training.", *beside])
+
+
+def _ends(place: Path) -> int | list[int] | None:
+    """The tokens that end an answer; runs of older versions did not write them down."""
+    file = place / "generation_config.json"
+    known: int | list[int] | None = (
+        json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    )
+    return known
+
+
+def _quantisation(facts: Facts) -> str:
+    """How the run held its base."""
+    from ftx.adapters import quantization
+
+    held = quantization(facts.run)
+    assert held is not None
+    return (
+        "# The adapter was trained on the base in 4 bits; on the whole one it answers otherwise.\n"
+        "quantisation = BitsAndBytesConfig(\n"
+        f"    load_in_4bit=True,\n    bnb_4bit_quant_type={json.dumps(held.bnb_4bit_quant_type)},\n"
+        f"    bnb_4bit_use_double_quant={held.bnb_4bit_use_double_quant},\n"
+        f"    bnb_4bit_compute_dtype={held.bnb_4bit_compute_dtype},\n)"
+    )
 
 
 def _data(facts: Facts) -> str:
@@ -147,10 +189,39 @@ def _hardware(facts: Facts) -> str:
     return to_table([Column("what", list(shown), False), Column("value", list(shown.values()), False)])
 
 
-def _evaluation(facts: Facts) -> str:
+def _evaluation(facts: Facts, part: str) -> str:
+    """What was scored is the trained model; how far files for llama.cpp are from it was measured for each."""
+    scored = _scores(facts)
+    if scored is None:
+        scored = "No task was scored."
+    elif part == "merged":
+        scored = f"Measured on the adapter and its base before they were merged:\n\n{scored}"
+    elif part == "gguf":
+        scored = f"Measured on the model as trained, with transformers, not on these files:\n\n{scored}"
+    return "\n\n".join([scored, *([_closeness(facts)] if part == "gguf" else [])])
+
+
+def _closeness(facts: Facts) -> str:
+    """Of each file, by what its check found."""
+    entries = {Path(one.get("made", "")).name: one for one in facts.folder.read_exports().values()}
+    cells: dict[str, list[str]] = {"file": [], "logits off by": [], "KL, nats a token": [], "same choice": []}
+    for file in sorted(place_of(facts.folder, "gguf").glob("*.gguf")):
+        found = (entries.get(file.name, {}).get("check") or {}).get("difference") or {}
+        cells["file"].append(f"`{file.name}`")
+        cells["logits off by"].append(f"{found['relative']:.2g}" if "relative" in found else "not compared")
+        cells["KL, nats a token"].append(f"{found['kl']:.2g}" if "kl" in found else "—")
+        cells["same choice"].append(f"{found['same_choice']:.1%}" if "same_choice" in found else "—")
+    table = to_table([Column(title, column, title != "file") for title, column in cells.items()])
+    return (
+        "How far each file is from the trained model, on held-out conversations: its logits relative to their own "
+        f"size, the divergence, and how often the likeliest token is the same.\n\n{table}"
+    )
+
+
+def _scores(facts: Facts) -> str | None:
     metrics = [metric for metric in main_metrics_of([facts.arm]) if metric.score(facts.arm) is not None]
     if not metrics:
-        return "No task was scored."
+        return None
     cells: dict[str, list[str]] = {"metric": [], "value": [], "95 % interval": [], "n": []}
     for metric in metrics:
         score, rate = metric.score(facts.arm), metric.is_rate([facts.arm])

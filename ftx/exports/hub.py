@@ -7,8 +7,10 @@ broken off is known to the hub by its hash, so the same command goes on there.
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ftx import progress
@@ -17,14 +19,15 @@ from ftx.config.schema import RunConfig
 from ftx.disk import in_words
 from ftx.environment import hub_is_offline
 from ftx.errors import ExportFailed, UserError
-from ftx.exports.card import write_card
-from ftx.exports.parts import Upload, files_to_upload
+from ftx.exports.card import by_ftx, write_card, written_by_us
+from ftx.exports.parts import CARD, Upload, files_to_upload
 from ftx.markdown import Column, to_table
 from ftx.redaction import redacted
 from ftx.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.hf_api import RepoFile
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +93,17 @@ def _push(uploads: Sequence[Upload], export: ExportConfig, message: str) -> Push
     repository = str(export.repository)
     api = _client()
     _ensure_repository(api, export)
+    seen = api.model_info(repository, expand=["sha"]).sha
     _say_what_else_is_there(api, repository, uploads)
-    fresh = list(_not_there_yet(api, repository, uploads))
+    fresh = _without_words_of_others(api, repository, uploads, message)
     if not fresh:
         progress.say(f"{repository}: all {len(uploads)} files are there already, nothing to do")
         return Pushed(repository, len(uploads), 0, None, None)
     there = len(uploads) - len(fresh)
     progress.say(f"{repository}: {_total(fresh)} to send" + (f", {there} are there already" if there else ""))
     operations = _send_weights(api, repository, fresh)
-    commit = api.create_commit(repository, operations, commit_message=message)
+    # What was looked at above is what is written over: the hub refuses it where somebody else was quicker.
+    commit = api.create_commit(repository, operations, commit_message=message, parent_commit=seen)
     progress.say(f"{repository}: {len(fresh)} files in commit {commit.oid[:8]}: {commit.commit_url}")
     return Pushed(repository, len(uploads), len(fresh), commit.oid, commit.commit_url)
 
@@ -158,8 +163,46 @@ def _say_what_else_is_there(api: "HfApi", repository: str, uploads: Sequence[Upl
         )
 
 
-def _not_there_yet(api: "HfApi", repository: str, uploads: Sequence[Upload]) -> Iterator[Upload]:
-    """Those that the hub does not have under the same path with the same content."""
+def _without_words_of_others(api: "HfApi", repository: str, uploads: Sequence[Upload], message: str) -> list[Upload]:
+    """What is to be sent. As beside the weights here, a card that somebody has changed there stays as it is.
+
+    Raises UserError where files would be written over that no push of ftx brought.
+    """
+    there = _files_there(api, repository, uploads)
+    fresh = [one for one in uploads if one.path not in there or not _is_same(one, there[one.path])]
+    replaced = [one.path for one in fresh if one.path in there]
+    card = _card_there(api, repository) if replaced else None
+    others = [path for path in replaced if path != CARD]
+    if others and not (card and by_ftx(card)) and not _has_commit(api, repository, message):
+        raise UserError(
+            f"export.repository={repository}: has {', '.join(others[:5])}{' …' if len(others) > 5 else ''} that no "
+            "push of ftx brought, so nothing was sent; name another repository, or delete there what is to go"
+        )
+    if CARD in replaced and card is not None and not written_by_us(card):
+        log.warning(
+            "%s: its %s was changed by hand, so it stays as it is; without the file it is sent", repository, CARD
+        )
+        fresh = [one for one in fresh if one.path != CARD]
+    return fresh
+
+
+def _card_there(api: "HfApi", repository: str) -> str | None:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with TemporaryDirectory() as scratch:
+        try:
+            return Path(api.hf_hub_download(repository, CARD, local_dir=scratch)).read_text(encoding="utf-8")
+        except RemoteEntryNotFoundError:
+            return None
+
+
+def _has_commit(api: "HfApi", repository: str, message: str) -> bool:
+    """Whether this run was pushed there before, by the title that a push gives its commit."""
+    return any(one.title == message for one in api.list_repo_commits(repository))
+
+
+def _files_there(api: "HfApi", repository: str, uploads: Sequence[Upload]) -> "dict[str, RepoFile]":
+    """Those of the same paths."""
     from huggingface_hub.hf_api import RepoFile
 
     there: dict[str, RepoFile] = {}
@@ -167,10 +210,7 @@ def _not_there_yet(api: "HfApi", repository: str, uploads: Sequence[Upload]) -> 
     for begin in range(0, len(paths), PATHS_AT_ONCE):
         found = api.get_paths_info(repository, paths[begin : begin + PATHS_AT_ONCE])
         there |= {one.path: one for one in found if isinstance(one, RepoFile)}
-    for one in uploads:
-        known = there.get(one.path)
-        if known is None or known.size != one.size or not _is_same(one, known):
-            yield one
+    return there
 
 
 def _is_same(one: Upload, known: Any) -> bool:
@@ -223,6 +263,8 @@ def _explained(repository: str, error: Exception) -> Exception:
         return UserError(
             f"{word}: the token may not write there ({reason}); take one with write access, or another name"
         )
+    if status == 412:
+        return ExportFailed(f"{word}: somebody else has changed it meanwhile ({reason}); the same command looks again")
     if status is not None and status < 500 and status != 429:
         return UserError(f"{word}: the hub refuses it ({reason})")
     if status is not None or any(isinstance(one, HTTPError | OSError) for one in causes):

@@ -16,16 +16,19 @@ from ftx.disk import DiskFull, free_bytes, in_words, size_of
 from ftx.errors import ExportFailed, UserError
 from ftx.exports.card import write_card
 from ftx.exports.parts import CARD, check_passed, hash_of, is_adapter, parts_there, place_of
+from ftx.exports.registry_check import check_registered
 from ftx.mlflow_names import RUN_TAG
+from ftx.precision import starting_type
 from ftx.redaction import redacted
 from ftx.run_folder import RunFolder
 from ftx.tracking import brief, client, exists, failures
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 # Of a version: what was registered, by its content.
-CONTENT_TAG, PART_TAG = "ftx.content", "ftx.part"
+CONTENT_TAG, PART_TAG, CHECKED_TAG = "ftx.content", "ftx.part", "ftx.checked"
 # MLflow's chat task: messages in, an answer out, as OpenAI's API has them; the signature follows from it.
 TASK = "llm/v1/chat"
 SMALL_FILES = 32 << 20
@@ -39,6 +42,8 @@ class Registered:
     version: str
     part: str
     is_new: bool
+    is_checked: bool
+    """Whether what MLflow loads was compared with the trained model."""
 
     @property
     def uri(self) -> str:
@@ -49,7 +54,7 @@ class Registered:
 def register(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Registered:
     """Register the merged model where there is one, else ``model/``, under ``export.register``; once for each content.
 
-    Raises UserError, and ExportFailed where MLflow does not answer.
+    Raises UserError, and ExportFailed where MLflow does not answer, or what it loads answers otherwise.
     """
     name = str(export.register)
     part = "merged" if "merged" in parts_there(folder) else "model"
@@ -68,19 +73,36 @@ def _register(folder: RunFolder, run: RunConfig, export: ExportConfig, name: str
     content = content_of(place)
     known = _version_of(mlflow, name, folder, content)
     if known is not None:
-        progress.say(f"{name}: version {known} is this run's {part} already, nothing to do")
-        return Registered(name, known, part, is_new=False)
+        return _once_more(folder, export, part, mlflow, known)
     write_card(folder, run, export)
     _check_room(mlflow, mlflow_run, place, name)
     model_id = _log(folder, run, part, mlflow, mlflow_run)
+    if export.check:
+        check_registered(folder, part, f"models:/{model_id}")
+    else:
+        progress.say(f"{name}: not compared with the trained model (export.check=false)")
+    checked = {CHECKED_TAG: "true"} if export.check else {}
     folder.check_ours()
     _ensure_name(mlflow, name)
-    tags = {RUN_TAG: folder.name, CONTENT_TAG: content, PART_TAG: part}
+    tags = {RUN_TAG: folder.name, CONTENT_TAG: content, PART_TAG: part, **checked}
     with _tracked_at(run.tracking.uri):
         made = mlflow.create_model_version(name, f"models:/{model_id}", run_id=mlflow_run, tags=tags, model_id=model_id)
-    registered = Registered(name, str(made.version), part, is_new=True)
+    registered = Registered(name, str(made.version), part, is_new=True, is_checked=export.check)
     progress.say(f"{name}: version {registered.version} is this run's {part}; MLflow loads it as {registered.uri}")
     return registered
+
+
+def _once_more(
+    folder: RunFolder, export: ExportConfig, part: str, mlflow: "MlflowClient", known: "ModelVersion"
+) -> Registered:
+    """A version that is there already is at most compared, where it was not when it was made."""
+    is_checked, version = known.tags.get(CHECKED_TAG) == "true", str(known.version)
+    if export.check and not is_checked:
+        check_registered(folder, part, f"models:/{known.name}/{version}")
+        mlflow.set_model_version_tag(known.name, version, CHECKED_TAG, "true")
+        is_checked = True
+    progress.say(f"{known.name}: version {version} is this run's {part} already, nothing to do")
+    return Registered(known.name, version, part, is_new=False, is_checked=is_checked)
 
 
 def content_of(place: Path) -> str:
@@ -99,12 +121,12 @@ def _run_in_mlflow(mlflow: "MlflowClient", folder: RunFolder) -> str:
     return known
 
 
-def _version_of(mlflow: "MlflowClient", name: str, folder: RunFolder, content: str) -> str | None:
+def _version_of(mlflow: "MlflowClient", name: str, folder: RunFolder, content: str) -> "ModelVersion | None":
     """The one that this run's model is registered as."""
     quoted = name.replace("'", "''")
     versions = mlflow.search_model_versions(f"name='{quoted}'")
     same = [one for one in versions if (one.tags.get(RUN_TAG), one.tags.get(CONTENT_TAG)) == (folder.name, content)]
-    return str(same[0].version) if same else None
+    return same[0] if same else None
 
 
 def _ensure_name(mlflow: "MlflowClient", name: str) -> None:
@@ -157,8 +179,9 @@ def _log(folder: RunFolder, run: RunConfig, part: str, mlflow: "MlflowClient", m
             run_id=mlflow_run,
             name=part,
             task=TASK,
-            # transformers' pipelines draw unless they are told not to; MLflow's chat has no word for either.
-            model_config={"do_sample": False, "eos_token_id": ends},
+            # transformers' pipelines draw unless they are told not to; MLflow's chat has no word for either. It renders
+            # the template to text, which has its begin token already.
+            model_config={"do_sample": False, "eos_token_id": ends, "add_special_tokens": False},
             # Its own would be looked up on the hub, and the packages be guessed by loading the model once more.
             model_card=ModelCard.load(place / CARD),
             pip_requirements=[f"transformers=={transformers.__version__}", "torch", "accelerate", "peft"],
@@ -182,7 +205,8 @@ def _load(folder: RunFolder, run: RunConfig, place: Path) -> tuple[dict[str, Any
         from peft import PeftModel
 
         base = _base_folder(run)
-        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), place)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=starting_type(run))
+        model = PeftModel.from_pretrained(model, place)
         options = {"base_model_path": str(base)}
         progress.say(f"the adapter alone is registered: whoever loads it needs its base at {base}, or base_model_path=")
     else:
@@ -200,6 +224,11 @@ def _base_folder(run: RunConfig) -> Path:
         raise UserError(
             "export.register: the base of this adapter was made from the seed and lies nowhere; merge it first: "
             "python -m ftx.export RUN merge"
+        )
+    if run.method.name == "qlora":
+        raise UserError(
+            "export.register: MLflow would put this adapter on its base as it is, not in the 4 bits that it was "
+            "trained on; merge it first: python -m ftx.export RUN merge"
         )
     folder = Path(str(run.model.name)).expanduser()
     return folder if folder.is_dir() else Path(snapshot_download(str(run.model.name), revision=run.model.revision))

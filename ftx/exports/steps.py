@@ -36,7 +36,8 @@ def _push(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Mapping[st
 def _register(folder: RunFolder, run: RunConfig, export: ExportConfig) -> Mapping[str, Any]:
     with beating("register the model"):
         registered = register(folder, run, export)
-    return {"registered_as": registered.name, "uri": registered.uri}
+    state = "ok" if registered.is_checked else "unchecked"
+    return {"state": state, "registered_as": registered.name, "uri": registered.uri}
 
 
 STEPS: dict[str, Step] = {"merge": merge, "card": _write_card, "hub": _push, "register": _register}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from talkative import write_talkative
+from talkative import QUANTISABLE, write_talkative
 from tiny_training import on, write_chats
 
 from ftx.config.compose import ComposedRun, compose
@@ -26,6 +26,19 @@ def full(base, tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="session")
 def lora(base, tmp_path_factory) -> RunFolder:
     return trained(base, tmp_path_factory.mktemp("lora"), "method=lora", "schedule.learning_rate=5e-3")
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory) -> Path:
+    return write_talkative(tmp_path_factory.mktemp("bases") / "wide", QUANTISABLE)
+
+
+@pytest.fixture(scope="session", params=["lora", "qlora", "full"])
+def in_16_bits(wide, request, tmp_path_factory) -> RunFolder:
+    """As every run on a GPU is."""
+    method = () if request.param == "full" else ("method.lora.rank=4",)
+    words = (f"method={request.param}", *method, "hardware.precision=bf16", "schedule.learning_rate=2e-3")
+    return trained(wide, tmp_path_factory.mktemp(request.param), *words)
 
 
 def trained(base: Path, place: Path, *words: str) -> RunFolder:

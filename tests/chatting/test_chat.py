@@ -1,6 +1,7 @@
 """Talking to real runs: the words are those of the model in this process, of the tuned one and of its base."""
 
 import io
+import json
 import os
 import pty
 import re
@@ -8,8 +9,12 @@ import select
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from ftx import chat
 from ftx.chatting.loading import load_partner
@@ -20,6 +25,7 @@ from ftx.engines.engine import Request
 from ftx.engines.local import LocalEngine
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
+from ftx.models import load_trained
 from ftx.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,6 +68,24 @@ def test_answers_are_those_of_the_trained_model(lora, talk):
     partner = partner_of(lora)
     expected = said_by(partner.model, partner, *QUESTIONS)
     code, out, err = talk(lora.path, *QUESTIONS)
+    assert (code, out) == (0, "".join(f"{text}\n" for text in expected)), err
+
+
+def test_what_was_trained_in_16_bits_answers_in_them(in_16_bits, talk):
+    """Adapters with autocast, as they are scored; a whole model held in them."""
+    run, partner = in_16_bits.read_run(), partner_of(in_16_bits)
+    if run.method.name == "full":
+        model = AutoModelForCausalLM.from_pretrained(in_16_bits.model, dtype=torch.bfloat16)
+        expected = said_by(model, partner, *QUESTIONS)
+        assert {weights.dtype for weights in partner.model.parameters()} == {torch.bfloat16}
+    else:
+        model = load_trained(in_16_bits.model, run, partner.tokenizer)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected = said_by(model, partner, *QUESTIONS)
+            with model.disable_adapter():
+                before = said_by(model, partner, "w1")
+        assert talk(in_16_bits.path, "/base", "w1")[:2] == (0, f"{before[0]}\n")
+    code, out, err = talk(in_16_bits.path, *QUESTIONS)
     assert (code, out) == (0, "".join(f"{text}\n" for text in expected)), err
 
 
@@ -117,8 +141,6 @@ def test_pieces_are_the_whole_text_and_no_half_characters(base):
     assert len(tokens) > len(text)
     heard: list[str] = []
     pieces = Pieces(tokenizer, [tokenizer.eos_token_id], heard.append)
-    import torch
-
     pieces.put(torch.tensor([[1, 2, 3]]))
     for token in [*tokens, tokenizer.eos_token_id]:
         pieces.put(torch.tensor([token]))
@@ -158,6 +180,9 @@ def test_what_vllm_would_be_started_with(lora, full):
     command = " ".join(vllm_command(lora, lora.read_run(), "mine", 8001))
     assert f"--model {lora.read_run().model.name} --served-model-name mine-base --host 127.0.0.1 --port 8001" in command
     assert f"--enable-lora --max-lora-rank 16 --lora-modules mine={lora.model}" in command
+    quantised = replace(lora.read_run(), method=replace(lora.read_run().method, name="qlora"))
+    with pytest.raises(UserError, match="not in the 4 bits that it was trained on"):
+        vllm_command(lora, quantised, "mine", 8001)
     command = " ".join(vllm_command(full, full.read_run(), "mine", 8001))
     assert f"--model {full.model} --served-model-name mine " in command
     assert "--lora" not in command
@@ -165,6 +190,24 @@ def test_what_vllm_would_be_started_with(lora, full):
     assert (full.model / "chat_template.jinja").is_file()
     with pytest.raises(UserError, match="its random base is not there"):
         vllm_command(None, compose("schedule.epochs=0"), "tiny", 8001)
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 8), (8, 8), (12, 16), (48, 64), (257, 320), (512, 512)])
+def test_the_rank_that_vllm_makes_room_for(lora, tmp_path, rank, room):
+    """It takes 8, 16, 32, 64, 128, 256, 320 and 512 alone."""
+    assert f"--max-lora-rank {room} " in " ".join(
+        vllm_command(with_rank(lora, rank, tmp_path), lora.read_run(), "m", 1)
+    )
+    with pytest.raises(UserError, match=r"takes adapters of a rank up to 512, and .* has 513"):
+        vllm_command(with_rank(lora, 513, tmp_path), lora.read_run(), "m", 1)
+
+
+def with_rank(folder: RunFolder, rank: int, place: Path) -> RunFolder:
+    """All that is looked at of a run whose adapter has this rank."""
+    settings = json.loads((folder.model / "adapter_config.json").read_text())
+    (place / "model").mkdir(exist_ok=True)
+    (place / "model" / "adapter_config.json").write_text(json.dumps({**settings, "r": rank}))
+    return RunFolder(place)
 
 
 class Terminal:

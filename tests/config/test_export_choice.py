@@ -95,7 +95,7 @@ def test_help_names_the_choices():
         ((*LORA, "export=hub", "export.repository=me"), "not a name on the hub; write OWNER/NAME"),
         ((*LORA, "export=hub", "export.repository=a/b", "export.upload=[mode]"), "(did you mean model?)"),
         ((*LORA, "export.repository=a/b"), "nothing in this run reads it, only export=hub does"),
-        ((*LORA, "export.check=false"), "nothing in this run reads it, only export=merge and export=gguf do"),
+        ((*LORA, "export.check=false"), "nothing in this run reads it, only export=merge, export=gguf and"),
     ],
 )
 def test_what_cannot_be_is_said(words, said):

@@ -11,6 +11,7 @@ HUB = ("export.hub=true", "export.repository=me/mine")
 def test_what_is_right():
     export = compose(*HUB, "export.upload=[model,gguf]", "export.push=dry", "export.register=my models").export
     assert (export.repository, export.upload, export.private) == ("me/mine", ["model", "gguf"], True)
+    assert compose("method=lora", "export=[merge]", "export.register=mine").export.register == "mine"
     assert compose("method=lora", *HUB, "export.upload=[merged]").export.upload == ["merged"]
 
 
@@ -29,6 +30,14 @@ def test_what_is_right():
         (["export.card=true", "schedule.epochs=0"], "export.card: schedule.epochs=0 trains nothing"),
         (["export.register=a/b"], "export.register=a/b: not a name for MLflow's registry; write one without / and :"),
         (["export.register=a", "tracking.offline=true"], "tracking.offline=true sends nothing to MLflow"),
+        (
+            ["export.register=a", "method=lora"],
+            "export.register=a: an adapter on random weights is nothing without them; say export=[merge] too",
+        ),
+        (
+            ["export.register=a", "method=qlora", "model=hub", "model.name=a/b"],
+            "not in the 4 bits that it was trained on; say export=[merge] too",
+        ),
         (["export.repository=me/mine"], "nothing in this run reads it, only export=hub does"),
         (["export.push=dry"], "nothing in this run reads it, only export=hub does"),
         (["export.private=false"], "nothing in this run reads it, only export=hub does"),

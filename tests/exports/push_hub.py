@@ -28,7 +28,18 @@ class Repository:
     private: bool
     files: dict[str, bytes] = field(default_factory=dict)
     large: set[str] = field(default_factory=set)
-    commits: int = 0
+    titles: list[str] = field(default_factory=list)
+    """Of the commits, the oldest first."""
+    beside: bool = False
+    """Somebody else commits between what a push sees and its own commit."""
+
+    @property
+    def commits(self) -> int:
+        return len(self.titles)
+
+    @property
+    def head(self) -> str:
+        return f"{self.commits:040x}"
 
     def info(self, path: str) -> dict[str, Any]:
         data = self.files[path]
@@ -78,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_HEAD(self) -> None:
+        self._answer()
+
     def do_POST(self) -> None:
         self._answer()
 
@@ -118,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(HTTPStatus.OK, {"errors": [], "warnings": []})
         if found := re.fullmatch(r"/(.+/.+)\.git/info/lfs/objects/batch", path):
             return self._batch(self.hub.repositories[found[1]], json.loads(body))
+        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/(.+)", path):
+            return self._resolve(self.hub.repositories[found[1]], found[2])
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([a-z-]+)/main)?", path)
         repository = self.hub.repositories.get(found[1]) if found else None
         if found is None or repository is None:
@@ -126,7 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _of_repository(self, name: str, repository: Repository, verb: str | None, body: bytes) -> None:
         if verb is None:
-            return self._send(HTTPStatus.OK, {"id": name, "_id": "1", "private": repository.private, "sha": "c" * 40})
+            return self._send(
+                HTTPStatus.OK, {"id": name, "_id": "1", "private": repository.private, "sha": repository.head}
+            )
         if verb == "tree":
             return self._send(HTTPStatus.OK, [repository.info(path) for path in sorted(repository.files)])
         if verb == "paths-info":
@@ -136,8 +154,25 @@ class _Handler(BaseHTTPRequestHandler):
             files = json.loads(body)["files"]
             modes = [self._mode(repository, file["path"]) for file in files]
             return self._send(HTTPStatus.OK, {"files": modes})
+        if verb == "commits":
+            told = [{"id": "c" * 40, "title": title, "message": "", "authors": [], "date": "2020-01-01T00:00:00.000Z"}
+                    for title in reversed(repository.titles)]  # fmt: skip
+            return self._send(HTTPStatus.OK, told)
         assert verb == "commit"
         return self._commit(name, repository, [json.loads(line) for line in body.splitlines()])
+
+    def _resolve(self, repository: Repository, path: str) -> None:
+        if path not in repository.files:
+            return self._send(HTTPStatus.NOT_FOUND, {"error": "no such file"}, code="EntryNotFound")
+        data = repository.files[path]
+        self.send_response(HTTPStatus.OK)
+        self.send_header("X-Repo-Commit", repository.head)
+        self.send_header("ETag", f'"{repository.info(path)["oid"]}"')
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+        return None
 
     def _create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
@@ -163,6 +198,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, {"objects": objects, "transfer": "basic"})
 
     def _commit(self, name: str, repository: Repository, lines: list[dict[str, Any]]) -> None:
+        if repository.beside:
+            repository.titles.append("somebody else's")
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if header["parentCommit"] != repository.head:
+            return self._send(HTTPStatus.PRECONDITION_FAILED, {"error": "a commit has happened since"})
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
@@ -170,8 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "lfsFile":
                 repository.files[value["path"]] = self.hub.objects[value["oid"]]
                 repository.large.add(value["path"])
-        repository.commits += 1
-        oid = f"{repository.commits:040x}"
+        repository.titles.append(header["summary"])
+        oid = repository.head
         self._send(HTTPStatus.OK, {"commitUrl": f"{self.hub.address}/{name}/commit/{oid}", "commitOid": oid})
 
     def _fails(self, path: str) -> bool:
@@ -190,4 +230,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -3,21 +3,30 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from finished_run import finished
+from hub_server import Hub, Repository
 from huggingface_hub import ModelCard
+from peft import PeftModel
+from talkative import QUANTISABLE, write_talkative
+from transformers import AutoModelForCausalLM
 
 from ftx import metrics_log
 from ftx.config.export_schema import ExportConfig
 from ftx.config.stored import run_from_yaml
+from ftx.environment import CHECKOUT
 from ftx.errors import UserError
 from ftx.exports.card import write_card
 from ftx.exports.origins import Licence, base_of, data_of
 from ftx.exports.public import public, redacted
+from ftx.models import load_trained
 from ftx.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,6 +133,37 @@ def test_an_adapters_card(adapter):
     assert re.search(r"`method\.lora\.rank` +\| `2` ", text)
 
 
+def test_what_a_quantised_runs_card_loads_is_what_was_trained(new_place, tmp_path):
+    """The example, carried out; the numbers are those of the model as it was trained."""
+    base = write_talkative(tmp_path / "wide", QUANTISABLE)
+    words = ("model=hub", f"model.name={base}", "model.template=chatml", "method=qlora", "schedule.learning_rate=5e-3")
+    folder, run = finished(new_place(), *words)
+    text, _ = card_of(folder, run, ExportConfig(repository="me/mine"))
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    carried_out: dict = {}
+    exec(example.replace("me/mine", str(folder.model)), carried_out)
+    prompt = carried_out["prompt"]
+    tokenizer = carried_out["tokenizer"]
+    assert carried_out["answer"].shape[1] <= prompt["input_ids"].shape[1] + 512
+    ends = json.loads((folder.model / "generation_config.json").read_text())["eos_token_id"]
+    assert f"eos_token_id={ends})" in example
+    trained = load_trained(folder.model, run, tokenizer)
+    on_the_whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder.model)
+    with torch.no_grad():
+        expected, found, other = (
+            model.eval()(**prompt).logits for model in (trained, carried_out["model"], on_the_whole)
+        )
+    # On some CPUs bitsandbytes multiplies in 16 bits.
+    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert (other - expected).norm() > 0.1 * expected.norm()
+    exports = folder.path / "exports" / "merged"
+    exports.mkdir(parents=True)
+    (exports / "model.safetensors").write_bytes(b"w")
+    write_card(folder, run, ExportConfig())
+    assert "what 4 bits (NF4) left of it, dequantised" in (exports / "README.md").read_text()
+    assert "NF4" not in text.partition("## Method")[0].partition("## Use")[0]
+
+
 def test_a_base_on_the_hub_and_data_sets_from_there(adapter, tmp_path, monkeypatch):
     """By their names; licences out of the hub's cache where it has the cards."""
     from huggingface_hub import constants
@@ -157,6 +197,36 @@ def test_a_base_on_the_hub_and_data_sets_from_there(adapter, tmp_path, monkeypat
     assert "its licence was not recorded here" in text
 
 
+LICENCE_OF = """
+import sys
+from ftx.config.compose import compose
+from ftx.data.model_parts import pretrained_parts
+from ftx.exports.origins import base_of
+from ftx.models import load_model
+
+run = compose("model=hub", f"model.name={sys.argv[1]}", "model.template=chatml")
+load_model(run, pretrained_parts(run).tokenizer)
+licence = base_of(run).licence
+print("LICENCE", licence and licence.id)
+"""
+
+
+def test_the_licence_of_a_base_comes_with_it_from_the_hub(tmp_path):
+    """And is known without the hub afterwards."""
+    files = {file.name: file.read_bytes() for file in write_talkative(tmp_path / "base").iterdir()}
+    with_card = Repository({**files, "README.md": b"---\nlicense: cc-by-nc-4.0\n---\n# Big\n"})
+    with Hub(models={"big/base": with_card, "big/silent": Repository(files)}) as hub:
+
+        def licence_of(name: str, *, offline: bool) -> str:
+            environment = {**hub.environment(tmp_path / "home", offline), "PYTHONPATH": str(CHECKOUT)}
+            command = [sys.executable, "-c", LICENCE_OF, name]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+        assert licence_of("big/base", offline=False).endswith("LICENCE cc-by-nc-4.0")
+        assert licence_of("big/base", offline=True).endswith("LICENCE cc-by-nc-4.0")
+        assert licence_of("big/silent", offline=False).endswith("LICENCE None")
+
+
 def test_cards_lie_beside_every_export(adapter):
     folder, run = adapter
     exports = folder.path / "exports"
@@ -169,9 +239,19 @@ def test_cards_lie_beside_every_export(adapter):
     merged = ModelCard.load(exports / "merged" / "README.md")
     assert merged.data.library_name == "transformers"
     assert "This repository also has files for llama.cpp" in merged.content
+    assert merged.data.eval_results
+    assert "Measured on the adapter and its base before they were merged" in merged.content
     gguf = ModelCard.load(exports / "gguf" / "README.md")
     assert "gguf" in gguf.data.tags
     assert "- `mine-q8_0.gguf`" in gguf.content
+    assert gguf.data.eval_results is None
+    assert "with transformers, not on these files" in gguf.content
+    assert re.search(r"`mine-q8_0\.gguf` +\| +not compared", gguf.content)
+    difference = {"relative": 0.0123, "kl": 0.00045, "same_choice": 0.987, "positions": 3, "effect": None}
+    folder.write_export("gguf-q8_0", state="ok", made="exports/gguf/mine-q8_0.gguf", check={"difference": difference})
+    write_card(folder, run, ExportConfig(upload=["merged", "gguf"], repository="me/mine"))
+    gguf = ModelCard.load(exports / "gguf" / "README.md")
+    assert re.search(r"`mine-q8_0\.gguf` +\| +0\.012 \| +0\.00045 \| +98\.7% \|", gguf.content)
 
 
 def test_a_card_that_was_changed_by_hand_stays(full, ftx_log):

@@ -9,15 +9,15 @@ import mlflow
 import pytest
 import torch
 from finished_run import finished
-from talkative import write_talkative
+from talkative import QUANTISABLE, write_beginning, write_talkative
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ftx import disk
+from ftx import disk, export
 from ftx.chatting.loading import load_partner
 from ftx.config.export_schema import ExportConfig
 from ftx.engines.engine import Request
 from ftx.engines.local import LocalEngine
-from ftx.errors import ExportFailed, UserError
+from ftx.errors import ExitCode, ExportFailed, UserError
 from ftx.exports import registry
 from ftx.exports.registry import register
 from ftx.run_folder import RunFolder
@@ -93,15 +93,18 @@ def test_a_full_model_answers_as_it_was_trained(full, tracked):
 
 def test_the_same_content_is_registered_once(full, ftx_log):
     place, folder, run = full
-    before = register(folder, run, ExportConfig(register="once"))
-    again = register(folder, run, ExportConfig(register="once"))
-    assert (again.version, again.is_new) == (before.version, False)
+    before = register(folder, run, ExportConfig(register="once", check=False))
+    again = register(folder, run, ExportConfig(register="once", check=False))
+    assert (again.version, again.is_new, again.is_checked) == (before.version, False, False)
+    checked = register(folder, run, ExportConfig(register="once"))
+    assert (checked.version, checked.is_new, checked.is_checked) == (before.version, False, True)
+    assert place.mlflow().get_model_version("once", "1").tags["ftx.checked"] == "true"
     assert len(place.mlflow().search_model_versions("name='once'")) == 1
     tokenizer = folder.model / "tokenizer_config.json"
     was = tokenizer.read_text()
     try:
         tokenizer.write_text(json.dumps({**json.loads(was), "changed": True}))
-        assert register(folder, run, ExportConfig(register="once")).version == "2"
+        assert register(folder, run, ExportConfig(register="once", check=False)).version == "2"
     finally:
         tokenizer.write_text(was)
 
@@ -144,6 +147,51 @@ def test_the_merged_model_is_taken_where_there_is_one(adapter, tracked):
         (folder.path / "exports.json").unlink(missing_ok=True)
 
 
+def test_a_tokenizer_that_begins_every_text_begins_a_chat_once(new_place, tmp_path, tracked):
+    place = new_place()
+    base = write_beginning(tmp_path / "base")
+    words = ("model=hub", f"model.name={base}", "model.template=llama3_1", "schedule.epochs=1")
+    folder, run = finished(place, *words)
+    tokenizer = AutoTokenizer.from_pretrained(folder.model)
+    begin = tokenizer.bos_token_id
+    rendered = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, tokenize=False)
+    assert tokenizer(rendered)["input_ids"][:2] == [begin, begin]
+    made = register(folder, run, ExportConfig(register="begins"))
+    tracked(place.uri)
+    chat = mlflow.pyfunc.load_model(made.uri).predict({"messages": MESSAGES, "max_tokens": 16})
+    expected = greedy(folder, run)
+    assert expected
+    assert chat[0]["choices"][0]["message"]["content"].lstrip() == expected
+    assert chat[0]["usage"]["prompt_tokens"] == len(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def test_what_mlflow_loads_is_compared_with_what_was_trained(full, monkeypatch):
+    """A planted fault: other weights than those of the run."""
+    place, folder, run = full
+    load = registry._load
+
+    def other(*given):
+        loaded, *rest = load(*given)
+        with torch.no_grad():
+            loaded["model"].model.norm.weight.neg_()
+        return loaded, *rest
+
+    monkeypatch.setattr(registry, "_load", other)
+    with pytest.raises(ExportFailed, match="what MLflow loads is not the model that was trained"):
+        register(folder, run, ExportConfig(register="other"))
+    assert place.mlflow().search_registered_models("name='other'") == []
+
+
+def test_an_adapter_of_a_quantised_base_is_merged_first(new_place, tmp_path):
+    """MLflow has no word for how a base is held."""
+    place = new_place()
+    base = write_talkative(tmp_path / "wide", QUANTISABLE)
+    words = ("model=hub", f"model.name={base}", "model.template=chatml", "schedule.epochs=1", "method=qlora")
+    folder, run = finished(place, *words)
+    with pytest.raises(UserError, match=r"not in the 4 bits that it was trained on; merge it first"):
+        register(folder, run, ExportConfig(register="x"))
+
+
 def test_what_cannot_be_registered(full, new_place, tmp_path, monkeypatch):
     place, folder, run = full
     elsewhere = new_place()
@@ -162,8 +210,18 @@ def test_what_cannot_be_registered(full, new_place, tmp_path, monkeypatch):
     assert place.mlflow().search_registered_models("name='full'") == []
 
 
-def test_an_adapter_of_random_weights_is_merged_first(new_place):
+def test_an_adapter_of_random_weights_is_merged_first(new_place, capsys):
+    """The verb says so in its own words, and takes a run that is merged."""
     place = new_place()
     folder, run = finished(place, "method=lora", "schedule.epochs=1")
     with pytest.raises(UserError, match=r"made from the seed and lies nowhere; merge it first: python -m ftx\.export"):
         register(folder, run, ExportConfig(register="x"))
+    words = [str(folder.path), "export.check=false"]
+    capsys.readouterr()
+    assert export.main([*words, "export.register=mine"]) == ExitCode.USER_MISTAKE
+    assert f"merge it too: python -m ftx.export {folder.name} merge export.register=mine" in capsys.readouterr().err
+    assert export.main([*words, "merge"]) == ExitCode.FINISHED
+    assert export.main([*words, "export.register=mine"]) == ExitCode.FINISHED
+    assert place.mlflow().get_model_version("mine", "1").tags["ftx.part"] == "merged"
+    entry = folder.read_exports()["register"]
+    assert (entry["state"], entry["registered_as"]) == ("unchecked", "mine")

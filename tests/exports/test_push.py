@@ -16,6 +16,7 @@ from ftx import metrics_log
 from ftx.config.export_schema import ExportConfig
 from ftx.environment import CHECKOUT
 from ftx.errors import UserError
+from ftx.exports.card import signed
 from ftx.exports.hub import check_can_push
 from ftx.exports.parts import files_to_upload
 from ftx.run_folder import RunFolder
@@ -215,6 +216,52 @@ def test_old_weights_in_the_repository_are_pointed_out(hub, trained, tmp_path):
     assert code == 0
     assert "me/mine also has adapter_config.json, which this push does not bring" in said
     assert "adapter_config.json" in hub.repositories["me/mine"].files
+
+
+def test_weights_of_others_stay(hub, trained, tmp_path):
+    """Unless a push of ftx brought them: its card, of this run or another, or a commit of this run says so."""
+    _, folder = trained
+    theirs = {"adapter_model.safetensors": b"years of work", "README.md": b"# Theirs\n"}
+    hub.repositories["me/mine"] = Repository(private=True, files=dict(theirs))
+    code, said = pushed(hub, folder, tmp_path)
+    assert code == 2
+    assert "export.repository=me/mine: has adapter_model.safetensors that no push of ftx brought" in said
+    assert "name another repository, or delete there what is to go" in said
+    assert (hub.received, hub.repositories["me/mine"].files) == ([], theirs)
+    of_another_run = signed("# Another run\n").encode()
+    hub.repositories["me/mine"].files["README.md"] = of_another_run
+    code, said = pushed(hub, folder, tmp_path)
+    assert code == 0, said
+    assert hub.repositories["me/mine"].files == names(folder, "model")
+    hub.repositories["me/mine"] = Repository(True, dict(theirs), titles=["first", f"Upload {folder.name}"])
+    code, said = pushed(hub, folder, tmp_path)
+    assert code == 0, said
+    assert hub.repositories["me/mine"].files == {**names(folder, "model"), "README.md": theirs["README.md"]}
+
+
+def test_a_card_that_was_changed_there_stays(hub, trained, tmp_path):
+    _, folder = trained
+    assert pushed(hub, folder, tmp_path)[0] == 0
+    files = hub.repositories["me/mine"].files
+    changed = files["README.md"].replace(b"## Data", b"My own words.\n\n## Data")
+    assert changed != files["README.md"]
+    files |= {"README.md": changed, "adapter_model.safetensors": b"older"}
+    code, said = pushed(hub, folder, tmp_path)
+    assert code == 0, said
+    assert "me/mine: its README.md was changed by hand, so it stays as it is" in said
+    assert files["README.md"] == changed
+    assert files["adapter_model.safetensors"] == names(folder, "model")["adapter_model.safetensors"]
+    code, said = pushed(hub, folder, tmp_path)
+    assert "nothing to do" in said
+
+
+def test_somebody_else_who_commits_meanwhile_is_not_written_over(hub, trained, tmp_path):
+    _, folder = trained
+    hub.repositories["me/mine"] = Repository(private=True, beside=True)
+    code, said = pushed(hub, folder, tmp_path)
+    assert code == 1
+    assert "somebody else has changed it meanwhile" in said
+    assert hub.repositories["me/mine"].files == {}
 
 
 @pytest.mark.long
