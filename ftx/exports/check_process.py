@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
@@ -23,6 +24,7 @@ from ftx.data.render import before_the_answer
 from ftx.data.tokenize import end_of_answer
 from ftx.errors import ExitCode, UserError
 from ftx.exports.base import saved_tokenizer
+from ftx.exports.check_memory import computing_type
 from ftx.exports.check_samples import LONGEST, Samples, choose_samples
 from ftx.exports.comparison import Findings, Sample, compare_logits
 from ftx.exports.llama_cpp import LOOKALIKES
@@ -41,11 +43,14 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
     """``export``: as exports.json calls it."""
     run, is_gguf = folder.read_run(), export.startswith("gguf")
     tokenizer = saved_tokenizer(folder.model)
-    trained = Trained(folder, run, tokenizer)
+    dtype = computing_type(run)
+    trained = Trained(folder, run, tokenizer, dtype)
     samples = choose_samples(folder, run, tokenizer, trained.template, trained.model_limit)
     stop = end_of_answer(tokenizer)
     of_base = [trained.logits_of_base(one, last=last) for one, last in samples.questions] if trained.has_adapter else []
-    unrounded = [trained.logits(one, last=last) for one, last in samples.questions] if trained.has_adapter else []
+    # In 16 bits, the sums of a forward pass are off by as much as what rounding moves weights by.
+    shows_rounding = trained.has_adapter and dtype == torch.float32
+    unrounded = [trained.logits(one, last=last) for one, last in samples.questions] if shows_rounding else []
     answers = [trained.answer(one, most=ANSWER, stop=stop) for one in samples.prompts]
     trained.merge()
     sound = [trained.logits(one, last=last) for one, last in samples.questions]
@@ -62,8 +67,8 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
     del trained
     gc.collect()
     if not of_base:
-        of_base = _of_starting_weights(folder, run, tokenizer, samples)
-    exported: Side = Gguf(made, context=max(samples.long, LONGEST + ANSWER)) if is_gguf else Merged(made)
+        of_base = _of_starting_weights(folder, run, tokenizer, samples, dtype)
+    exported: Side = Gguf(made, context=max(samples.long, LONGEST + ANSWER)) if is_gguf else Merged(made, dtype)
     theirs = [exported.answer(one, most=ANSWER, stop=stop) for one in samples.prompts]
     taken = {str(tokenizer.convert_ids_to_tokens(one)) for one in exported.controls() - known}
     looks = sorted(taken & LOOKALIKES) if is_gguf else []
@@ -96,6 +101,7 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
             *_marks(special, exported.special()),
             *_ends(set(stop), ends, exported.ends(), name, LOOKALIKES if is_gguf else frozenset()),
         ],
+        computed_in=str(dtype).removeprefix("torch."),
         prompts=[
             one.id
             for one, text in zip(before, questions, strict=True)
@@ -111,13 +117,13 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
 
 
 def _of_starting_weights(
-    folder: RunFolder, run: RunConfig, tokenizer: PreTrainedTokenizerFast, samples: Samples
+    folder: RunFolder, run: RunConfig, tokenizer: PreTrainedTokenizerFast, samples: Samples, dtype: torch.dtype
 ) -> list[np.ndarray]:
     """What a run without an adapter started from says; nothing where that is not there any more."""
     try:
         if (folder.read_provenance().get("model_fingerprint") or "") != model_fingerprint(run):
             return []
-        base = Untrained(run, tokenizer)
+        base = Untrained(run, tokenizer, dtype)
     except (OSError, UserError):
         return []
     return [base.logits(one, last=last) for one, last in samples.questions]

@@ -65,6 +65,8 @@ GGUF = {
     "q5_k_m": Bound(3e-1, 1e-1),
     "q4_k_m": Bound(4e-1, 2e-1),
 }
+# Sums in 16 bits are off by this, beside llama.cpp's; two models of the same weights are off alike.
+COMPUTED_SHORT = Bound(3e-2, 1e-2)
 # Of what training has changed, what merging may lose of it to rounding.
 LOST_AT_MOST = 0.5
 # Below it an effect is noise of 32-bit sums itself.
@@ -77,10 +79,13 @@ LEARNED_OFF_BY, NOISE_AT_MOST = 0.25, 1.5
 FAR_AT_MOST, FAR_FROM = 1.6, 1e-3
 
 
-def bound_of(export: str, precision: str) -> Bound:
+def bound_of(export: str, precision: str, computed_in: str = "float32") -> Bound:
     """``export``: as exports.json calls it, of a run of this ``hardware.precision``."""
     merged, kind = MERGED[precision], GGUF.get(export.removeprefix("gguf-"))
-    return merged if kind is None else Bound(max(merged.relative, kind.relative), max(merged.kl, kind.kl))
+    if kind is None:
+        return merged
+    computed = merged if computed_in == "float32" else COMPUTED_SHORT
+    return Bound(max(computed.relative, kind.relative), max(computed.kl, kind.kl))
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class Findings:
     prompts: list[str]
     """Conversations whose question the program that the export is for cuts otherwise."""
     samples: list[Sample]
+    computed_in: str = "float32"
+    """What both sides were, where memory was short: ``bfloat16`` or ``float16``; llama.cpp has types of its own."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -227,6 +234,7 @@ def describe(found: Findings, bound: Bound) -> str:
         f"{_describe_effect(difference)}KL {difference.kl:.2g} nats a token, at most {bound.kl:g}; same choice after "
         f"{difference.same_choice:.1%} of {difference.positions:,} tokens; {found.rendered:,} renderings and "
         f"the tokens of {found.tokenized:,} texts{normalized}{apart} compared"
+        + ("" if found.computed_in == "float32" else f", in {found.computed_in}, as memory is short for 32 bits")
     )
 
 

@@ -89,7 +89,7 @@ def _judged(folder: RunFolder, run: RunConfig, export: ExportConfig, name: str, 
         progress.say(f"{made}: not compared with the trained model (export.check=false)")
         return {"state": "unchecked", "made": where}
     found = compare_in_a_process(folder, name, made)
-    bound = bound_of(name, run.hardware.precision)
+    bound = bound_of(name, run.hardware.precision, found.computed_in)
     wrong = faults(found, bound)
     progress.say(f"{made}: {describe(found, bound)}")
     _show(found, progress.say)

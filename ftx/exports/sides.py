@@ -58,11 +58,14 @@ class Side(Protocol):
 
 
 class Trained:
-    """As it was trained: adapters on their base, held in the type that they were trained in, computed in 32 bits."""
+    """As it was trained: adapters on their base, held in the type that they were trained in; ``dtype``: computed in."""
 
-    def __init__(self, folder: RunFolder, run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self, folder: RunFolder, run: RunConfig, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype
+    ) -> None:
+        self._dtype = dtype
         self._run, self._tokenizer, self.template = run, tokenizer, template_in(run, tokenizer)
-        self._model = in_32_bits(load_trained(folder.model, on_a_processor(run), tokenizer))
+        self._model = computing_in(dtype, load_trained(folder.model, on_a_processor(run), tokenizer))
         self.has_adapter = run.method.name != "full"
         self.model_limit: int = getattr(self._model.config, "max_position_embeddings", None) or LONGEST_KNOWN
 
@@ -78,7 +81,7 @@ class Trained:
         """Bring the adapter into the weights by peft's own sums, each weight rounded once to the type that it goes in:
         what a sound export holds. It cannot be taken out again."""
         if self.has_adapter:
-            merge_by_peft(self._model, starting_type(self._run))
+            merge_by_peft(self._model, starting_type(self._run), self._dtype)
 
     def answer(self, tokens: Sequence[int], *, most: int, stop: Sequence[int]) -> list[int]:
         return _answer(self._model, tokens, most, stop)
@@ -114,8 +117,8 @@ class Trained:
 class Untrained:
     """The weights that a run started from."""
 
-    def __init__(self, run: RunConfig, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._model = in_32_bits(load_model(on_a_processor(run), tokenizer))
+    def __init__(self, run: RunConfig, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype) -> None:
+        self._model = computing_in(dtype, load_model(on_a_processor(run), tokenizer))
 
     def logits(self, tokens: Sequence[int], *, last: int) -> np.ndarray:
         return _logits(self._model, tokens, last)
@@ -124,8 +127,8 @@ class Untrained:
 class Merged:
     """A folder in Hugging Face layout, by transformers alone, as whoever downloads it would."""
 
-    def __init__(self, folder: Path) -> None:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         self._model: PreTrainedModel = model.eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
@@ -244,28 +247,31 @@ def on_a_processor(run: RunConfig) -> RunConfig:
 
 def in_32_bits(model: PreTrainedModel) -> PreTrainedModel:
     """The same values, computed with in 32 bits; quantised weights stay as they are."""
-    for weights in model.parameters():
+    return computing_in(torch.float32, model)
+
+
+def computing_in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
+    """The same for another type, which adapters are not held in, so that they lose nothing."""
+    for name, weights in model.named_parameters():
         if weights.is_floating_point():
-            weights.data = weights.data.float()
+            weights.data = weights.data.to(torch.float32 if "lora_" in name else dtype)
     for module in model.modules():
         if hasattr(module, "compute_dtype"):
-            module.compute_dtype = torch.float32  # type: ignore[assignment]
+            module.compute_dtype = dtype  # type: ignore[assignment]
     return model.eval()
 
 
-def merge_by_peft(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def merge_by_peft(model: PreTrainedModel, dtype: torch.dtype, computed_in: torch.dtype = torch.float32) -> None:
     """Each adapter into its own weights in 32 bits, rounded to ``dtype``; weights that were shared are no longer."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             base: Any = layer.get_base_layer()
-            held = base.weight.dtype
             if hasattr(base.weight, "quant_state"):
                 layer.base_layer = base = _dequantised(base)
-                held = torch.float32
             base.weight = torch.nn.Parameter(base.weight.detach().float().clone(), requires_grad=False)
             # Of 4-bit layers peft's own would quantise the sum again.
             (Linear.merge if isinstance(base, torch.nn.Linear) else type(layer).merge)(layer)  # type: ignore[arg-type]
-            base.weight.data = base.weight.data.to(dtype).to(held)
+            base.weight.data = base.weight.data.to(dtype).to(computed_in)
 
 
 def _dequantised(layer: torch.nn.Module) -> torch.nn.Linear:
