@@ -26,7 +26,7 @@ from launchers.folders import describe_on_disk, locate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Of the two likeliest tokens' logits, at least, along the story: 0.017 where it was measured, and hundreds of times what
+# Of the two likeliest tokens' logits, at least, along the story: 0.017 where it was measured, hundreds of times what
 # processors differ by.
 GAP = 5e-3
 BOS, PROMPT = 1, "Once upon a time, there was a little girl"
