@@ -28,14 +28,14 @@ GATHERED, PREPARED = "conversations", "prepared"
 USED = "used"
 
 
-def gathered_folder(run: RunConfig) -> Path:
-    """The conversations of the run's sources."""
+def gathered_folder(run: RunConfig, data_was: str | None = None) -> Path:
+    """The conversations of the run's sources; ``data_was``: their fingerprint then, so that they need not be there."""
     data = run.data
     sources = {name: _without_path(asdict(source)) for name, source in sources_of(data).items()}
     held_out = held_out_source(data)
     parts: dict[str, Any] = {
         "version": GATHER_VERSION,
-        "data": data_fingerprint(run),
+        "data": data_was or data_fingerprint(run),
         "sources": sources,
         "held_out": _without_path(asdict(held_out)) if held_out else None,
         "rows": [data.on_bad_row, data.group_by, list(data.transforms)],
@@ -45,15 +45,15 @@ def gathered_folder(run: RunConfig) -> Path:
     return cache_folder(run) / GATHERED / _hash(parts)
 
 
-def prepared_folder(run: RunConfig) -> Path:
-    """Tokens and rows for the run's model."""
+def prepared_folder(run: RunConfig, data_was: str | None = None) -> Path:
+    """Tokens and rows for the run's model; ``data_was`` as above."""
     data = run.data
     templates = sorted((CHECKOUT / "templates").glob("*.jinja"))
     text = [file.read_text("utf-8") for file in templates if run.model.template in ("auto", file.stem)]
     weights = {name: [source.weight, source.rows] for name, source in sources_of(data).items()}
     parts = {
         "version": PREPARE_VERSION,
-        "conversations": gathered_folder(run).name,
+        "conversations": gathered_folder(run, data_was).name,
         "model": model_fingerprint(run) or trained_tokenizer(run),
         "template": [run.model.template, data.thinking, *text],
         "selection": [data.limit, data.holdout, run.seed, weights],

@@ -9,14 +9,23 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from ftx.config.schema import RunConfig
 from ftx.environment import child_environment
 from ftx.errors import ExitCode, ExportFailed, UserError
+from ftx.exports.check_memory import computing_type
+from ftx.exports.check_samples import WAY_OUT, prepared_set
 from ftx.exports.comparison import Findings
 from ftx.heartbeat import beat
 from ftx.run_folder import RunFolder
 
 LOOK_SECONDS = 2.0
 OUT_OF_MEMORY = -9
+
+
+def check_can_compare(folder: RunFolder, run: RunConfig) -> None:
+    """Raise UserError for what a check would fail of after hours of merging: memory, and what was trained on."""
+    computing_type(run)
+    prepared_set(folder, run)
 
 
 def compare_in_a_process(folder: RunFolder, export: str, made: Path) -> Findings:
@@ -30,9 +39,9 @@ def compare_in_a_process(folder: RunFolder, export: str, made: Path) -> Findings
             return Findings.from_json(json.loads(result.read_text(encoding="utf-8")))
         last = (said.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"])[-1]
     if code == ExitCode.USER_MISTAKE:
-        raise UserError(f"{last}; export.check=false exports without a check")
+        raise UserError(last if WAY_OUT in last else f"{last}; {WAY_OUT}")
     if code == OUT_OF_MEMORY:
-        last = "it was killed, as where memory runs out: it takes 4 bytes for each parameter of the model"
+        last = f"it was killed, as where memory runs out; {WAY_OUT}"
     raise ExportFailed(f"the check of {export} did not come to an end: {last}")
 
 

@@ -8,59 +8,82 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from ftx.config.schema import RunConfig
 from ftx.data.conversation import Conversation
-from ftx.data.prepare import Prepared, prepare
+from ftx.data.fingerprint import model_fingerprint
 from ftx.data.render import before_the_answer
-from ftx.data.tokenize import end_of_answer, tokenize, tokenize_prompts
+from ftx.data.tokenize import end_of_answer
 from ftx.errors import ExitCode, UserError
+from ftx.exports.base import saved_tokenizer
+from ftx.exports.check_memory import computing_type
+from ftx.exports.check_samples import LONGEST, Samples, choose_samples
 from ftx.exports.comparison import Findings, Sample, compare_logits
+from ftx.exports.llama_cpp import LOOKALIKES
 from ftx.exports.probes import TEXTS
-from ftx.exports.sides import Gguf, Merged, Side, Trained
+from ftx.exports.sides import Gguf, Merged, Side, Trained, Untrained
 from ftx.processes import die_with
 from ftx.run_folder import RunFolder
 
-# Tokens of each prompt that logits are compared over, and new ones of an answer.
-LONGEST, ANSWER = 256, 48
-SAMPLES, RENDERED = 3, 20
+# New tokens of an answer.
+ANSWER = 48
 # As many of what differs as are named.
 NAMED = 3
 
 
 def check(folder: RunFolder, export: str, made: Path) -> Findings:
     """``export``: as exports.json calls it."""
-    run = folder.read_run()
-    prepared = prepare(run)
-    conversations = _conversations(prepared)
-    chosen = conversations[:SAMPLES]
-    tokens = [one.input_ids.tolist()[:LONGEST] for one in tokenize(chosen, prepared.tokenizer, prepared.template)]
-    prompts = [one[-LONGEST:] for one in tokenize_prompts(chosen, prepared.tokenizer, prepared.template)]
-    stop = end_of_answer(prepared.tokenizer)
-    trained = Trained(folder, run, prepared)
-    expected = [trained.logits(one) for one in tokens]
-    of_base = [trained.logits_of_base(one) for one in tokens] if export == "merge" and trained.has_adapter else None
-    answers = [trained.answer(one, most=ANSWER, stop=stop) for one in prompts]
+    run, is_gguf = folder.read_run(), export.startswith("gguf")
+    tokenizer = saved_tokenizer(folder.model)
+    dtype = computing_type(run)
+    trained = Trained(folder, run, tokenizer, dtype)
+    samples = choose_samples(folder, run, tokenizer, trained.template, trained.model_limit)
+    stop = end_of_answer(tokenizer)
+    of_base = [trained.logits_of_base(one, last=last) for one, last in samples.questions] if trained.has_adapter else []
+    # In 16 bits, the sums of a forward pass are off by as much as what rounding moves weights by.
+    shows_rounding = trained.has_adapter and dtype == torch.float32
+    unrounded = [trained.logits(one, last=last) for one, last in samples.questions] if shows_rounding else []
+    answers = [trained.answer(one, most=ANSWER, stop=stop) for one in samples.prompts]
+    trained.merge()
+    sound = [trained.logits(one, last=last) for one, last in samples.questions]
+    conversations = samples.conversations
     texts = [trained.render(one, question=False) for one in conversations]
     asked = [trained.render(one, question=True) for one in conversations]
-    chats = {one.id: (one, trained.chat(one)) for one in map(before_the_answer, filter(is_plain, conversations))}
-    ids, changed = _tokens(trained, prepared.tokenizer, [*TEXTS, *texts], is_gguf=export.startswith("gguf"))
-    known = trained.controls()
+    before = list(map(before_the_answer, conversations))
+    questions = [trained.render(one, question=True) for one in before]
+    chats = {one.id: (one, trained.chat(one)) for one in filter(is_plain, before)}
+    spelled = partial(normalized, tokenizer) if is_gguf else str
+    ids = {spelled(text): trained.tokenize(spelled(text)) for text in [*TEXTS, *texts]}
+    changed = sum(spelled(text) != text for text in [*TEXTS, *texts])
+    ends, special, known = trained.ends(), trained.special(), trained.controls()
     del trained
     gc.collect()
-    exported: Side = Gguf(made, context=LONGEST + ANSWER) if export.startswith("gguf") else Merged(made)
-    theirs = [exported.answer(one, most=ANSWER, stop=stop) for one in prompts]
-    taken = [str(prepared.tokenizer.convert_ids_to_tokens(one)) for one in sorted(exported.controls() - known)]
-    ids = {text: one for text, one in ids.items() if not any(token in text for token in taken)}
-    decode: Callable[[Sequence[int]], str] = prepared.tokenizer.decode  # type: ignore[assignment]
+    if not of_base:
+        of_base = _of_starting_weights(folder, run, tokenizer, samples, dtype)
+    exported: Side = Gguf(made, context=max(samples.long, LONGEST + ANSWER)) if is_gguf else Merged(made, dtype)
+    theirs = [exported.answer(one, most=ANSWER, stop=stop) for one in samples.prompts]
+    taken = {str(tokenizer.convert_ids_to_tokens(one)) for one in exported.controls() - known}
+    looks = sorted(taken & LOOKALIKES) if is_gguf else []
+    ids = {text: one for text, one in ids.items() if not any(token in text for token in looks)}
+    name: Callable[[int], str] = tokenizer.convert_ids_to_tokens  # type: ignore[assignment]
+    decode: Callable[[Sequence[int]], str] = tokenizer.decode  # type: ignore[assignment]
     return Findings(
-        difference=compare_logits(expected, [exported.logits(one) for one in tokens], of_base),
-        rendered=2 * len(conversations) + (len(chats) if export.startswith("gguf") else 0),
+        difference=compare_logits(
+            sound,
+            [exported.logits(one, last=last) for one, last in samples.questions],
+            of_base or None,
+            unrounded or None,
+            samples.long,
+        ),
+        rendered=2 * len(conversations) + (len(chats) if is_gguf else 0),
         renderings=[
             *(
                 one.id
@@ -70,20 +93,68 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
             *(f"{one.id} (in its own chat)" for one, text in chats.values() if exported.chat(one) not in (None, text)),
         ][:NAMED],
         tokenized=len(ids),
-        taken_for_control=taken,
+        taken_for_control=looks,
         normalized=changed,
         tokenizations=[repr(text[:60]) for text, known in ids.items() if exported.tokenize(text) != known][:NAMED],
+        special=[
+            *_taken(sorted(taken - set(looks))),
+            *_marks(special, exported.special()),
+            *_ends(set(stop), ends, exported.ends(), name, LOOKALIKES if is_gguf else frozenset()),
+        ],
+        computed_in=str(dtype).removeprefix("torch."),
+        prompts=[
+            one.id
+            for one, text in zip(before, questions, strict=True)
+            if not any(token in text for token in looks)
+            and exported.prompt(spelled(_as_chatted(exported, one)))
+            != tokenizer.encode(spelled(text), add_special_tokens=False)
+        ][:NAMED],
         samples=[
             Sample(one.id, decode(prompt), decode(ours), decode(other))
-            for one, prompt, ours, other in zip(chosen, prompts, answers, theirs, strict=True)
+            for one, prompt, ours, other in zip(samples.chosen, samples.prompts, answers, theirs, strict=True)
         ],
     )
 
 
-def _conversations(prepared: Prepared) -> list[Conversation]:
-    """Held-out ones, or where none are, those trained on."""
-    source: Any = prepared.held_out if len(prepared.held_out) else prepared.train_conversations
-    return [source[at] for at in range(min(RENDERED, len(source)))]
+def _of_starting_weights(
+    folder: RunFolder, run: RunConfig, tokenizer: PreTrainedTokenizerFast, samples: Samples, dtype: torch.dtype
+) -> list[np.ndarray]:
+    """What a run without an adapter started from says; nothing where that is not there any more."""
+    try:
+        if (folder.read_provenance().get("model_fingerprint") or "") != model_fingerprint(run):
+            return []
+        base = Untrained(run, tokenizer, dtype)
+    except (OSError, UserError):
+        return []
+    return [base.logits(one, last=last) for one, last in samples.questions]
+
+
+def _as_chatted(exported: Side, question: Conversation) -> str:
+    """As the program renders it itself, or where it brings tools into another form by its template."""
+    own = exported.chat(question) if is_plain(question) else None
+    return exported.render(question, question=True) if own is None else own
+
+
+def _taken(tokens: Sequence[str]) -> list[str]:
+    some = f" and {len(tokens) - NAMED:,} more" if len(tokens) > NAMED else ""
+    named = ", ".join(map(repr, tokens[:NAMED]))
+    return [f"it takes ordinary tokens for control tokens: {named}{some}"] if tokens else []
+
+
+def _marks(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> list[str]:
+    return [f"its {name} is {theirs[name]!r}, not {text!r}" for name, text in ours.items() if theirs[name] != text]
+
+
+def _ends(
+    needed: set[int], known: set[int], theirs: set[int], name: Callable[[int], str], looks: frozenset[str]
+) -> list[str]:
+    """An answer ends where it did in training; it may end where the base's do, and at what looks like an end."""
+    lacking = [name(token) for token in sorted(needed - theirs)]
+    strange = [text for token in sorted(theirs - known) if (text := name(token)) not in looks]
+    return [
+        *(f"it does not end an answer at {text!r}" for text in lacking[:NAMED]),
+        *(f"it ends an answer at {text!r}" for text in strange[:NAMED]),
+    ]
 
 
 def is_plain(conversation: Conversation) -> bool:
@@ -92,15 +163,6 @@ def is_plain(conversation: Conversation) -> bool:
         set(message) <= {"role", "content"} and isinstance(message.get("content"), str)
         for message in conversation.messages
     )
-
-
-def _tokens(
-    trained: Trained, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, is_gguf: bool
-) -> tuple[dict[str, list[int]], int]:
-    """Text → its tokens, and of how many texts the normalised form was taken."""
-    taken = [normalized(tokenizer, text) if is_gguf else text for text in texts]
-    changed = sum(one != other for one, other in zip(taken, texts, strict=True))
-    return {text: trained.tokenize(text) for text in taken}, changed
 
 
 def normalized(tokenizer: PreTrainedTokenizerFast, text: str) -> str:

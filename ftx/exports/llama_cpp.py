@@ -23,8 +23,22 @@ _CACHE_DEFAULTS = (1, 1)
 _CONTEXT, _BATCH, _MICRO_BATCH, _THREADS, _BATCH_THREADS, _FLASH_ATTENTION, _CACHE_TYPES = 0, 1, 2, 7, 8, 13, 26
 _GPU_LAYERS, _MODEL_DEFAULTS = 4, (-1, 1)
 _F32 = 0
+# Tokens that llama.cpp takes for control tokens by their looks, and most of them for ends, whatever the file says.
+LOOKALIKES = frozenset(
+    (
+        *("</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end|>", "<|end_of_text|>", "<|endoftext|>"),
+        *("<|eom_id|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<end_of_utterance>", "<｜end▁of▁sentence｜>"),
+        *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|tool_response>", "<|fim_prefix|>", "<|fim_suffix|>"),
+        *("<|fim_middle|>", "<|fim_pad|>", "<|fim_repo|>", "<|repo_name|>", "<|file_sep|>", "<fim-prefix>"),
+        *("<fim_prefix>", "<fim-suffix>", "<fim_suffix>", "<fim-middle>", "<fim_middle>", "<fim-pad>", "<fim_pad>"),
+        *("<fim-repo>", "<reponame>", "<repo>", "<REPO>", "<PRE>", "<SUF>", "<MID>", "<PAD>", "[PAD]", "▁<PRE>"),
+        *("▁<SUF>", "▁<MID>", "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+        *("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>", "<|prefix|>", "<|suffix|>", "<|middle|>"),
+    )
+)
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _WARNING = 3
+MICRO_BATCH = 512
 
 
 class _Parameters(ctypes.Structure):
@@ -47,8 +61,9 @@ class LlamaCpp:
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = self._library.llama_vocab_n_tokens(self._vocabulary)
         parameters = self._library.llama_context_default_params()
-        for place in (_CONTEXT, _BATCH, _MICRO_BATCH):
-            parameters.words[place] = context
+        parameters.words[_CONTEXT] = parameters.words[_BATCH] = context
+        # What attention is computed in grows with both.
+        parameters.words[_MICRO_BATCH] = min(context, MICRO_BATCH)
         parameters.words[_THREADS] = parameters.words[_BATCH_THREADS] = threads
         parameters.words[_FLASH_ATTENTION] = 0
         parameters.words[_CACHE_TYPES] = parameters.words[_CACHE_TYPES + 1] = _F32
@@ -73,15 +88,18 @@ class LlamaCpp:
         """Whether llama.cpp stops generating at it."""
         return bool(self._library.llama_vocab_is_eog(self._vocabulary, token))
 
+    def all_ends(self) -> set[int]:
+        return set(filter(self.ends, range(self.vocabulary_size)))
+
     def controls(self) -> set[int]:
         """What llama.cpp takes for control tokens: those of the file, and others by how they look."""
         size = range(self.vocabulary_size)
         return {token for token in size if self._library.llama_vocab_is_control(self._vocabulary, token)}
 
-    def logits(self, tokens: Sequence[int]) -> np.ndarray:
-        """Of what follows each token: ``[tokens, vocabulary]`` in 32 bits."""
+    def logits(self, tokens: Sequence[int], *, last: int | None = None) -> np.ndarray:
+        """Of what follows each of the ``last`` tokens, by default of all: ``[tokens, vocabulary]`` in 32 bits."""
         self._forget()
-        return self._decode(tokens, of_all=True)
+        return self._decode(tokens, last=min(last or len(tokens), len(tokens)))
 
     def answer(self, tokens: Sequence[int], *, most: int, stop: Sequence[int] = ()) -> list[int]:
         """Greedy: the next tokens, up to ``most``, without the one of ``stop`` that ends them."""
@@ -97,17 +115,16 @@ class LlamaCpp:
     def _forget(self) -> None:
         self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
 
-    def _decode(self, tokens: Sequence[int], *, of_all: bool = False) -> np.ndarray:
-        """Logits after the last of these tokens, which go on from those before, or after each of them."""
+    def _decode(self, tokens: Sequence[int], *, last: int = 1) -> np.ndarray:
+        """Logits after the ``last`` of these tokens, which go on from those before."""
         given = (ctypes.c_int32 * len(tokens))(*tokens)
-        wanted = (ctypes.c_int8 * len(tokens))(*[1] * len(tokens))
+        wanted = (ctypes.c_int8 * len(tokens))(*[0] * (len(tokens) - last), *[1] * last)
         batch = self._library.llama_batch_get_one(given, len(tokens))
-        if of_all:
-            batch.logits = ctypes.cast(wanted, ctypes.c_void_p)
+        batch.logits = ctypes.cast(wanted, ctypes.c_void_p)
         if (code := self._library.llama_decode(self._context, batch)) != 0:
             raise RuntimeError(f"llama.cpp gives up {len(tokens)} tokens with {code}: {said()}")
         found = self._library.llama_get_logits(self._context)
-        shape = (len(tokens) if of_all else 1, self.vocabulary_size)
+        shape = (last, self.vocabulary_size)
         return np.ctypeslib.as_array(found, shape=shape).copy()
 
 

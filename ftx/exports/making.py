@@ -12,7 +12,7 @@ from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, says_full
 from ftx.errors import ExportFailed
 from ftx.exports.check import compare_in_a_process
-from ftx.exports.comparison import GGUF, MERGED, Bound, Findings, describe, faults
+from ftx.exports.comparison import Findings, bound_of, describe, faults
 from ftx.exports.merging import plan_merge, write_merged
 from ftx.run_folder import RunFolder
 from ftx.writing import of_this_attempt
@@ -26,7 +26,7 @@ def merge(folder: RunFolder, run: RunConfig, export: ExportConfig) -> dict[str, 
     plan = plan_merge(folder, run)
     with _written(folder, final, plan.bytes) as writing:
         write_merged(plan, writing)
-    return _judged(folder, export, "merge", final, MERGED[run.hardware.precision])
+    return _judged(folder, run, export, "merge", final)
 
 
 def make_gguf(folder: RunFolder, run: RunConfig, export: ExportConfig, kind: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def make_gguf(folder: RunFolder, run: RunConfig, export: ExportConfig, kind: str
         progress.say(f"{final.name}: {fallback}")
     with _written(folder, final, plan.bytes) as writing:
         write_gguf(plan, writing, folder.name)
-    return {**_judged(folder, export, f"gguf-{kind}", final, GGUF[kind]), "fallbacks": plan.fallbacks}
+    return {**_judged(folder, run, export, f"gguf-{kind}", final), "fallbacks": plan.fallbacks}
 
 
 def merged_folder(folder: RunFolder) -> Path:
@@ -82,13 +82,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _judged(folder: RunFolder, export: ExportConfig, name: str, made: Path, bound: Bound) -> dict[str, Any]:
+def _judged(folder: RunFolder, run: RunConfig, export: ExportConfig, name: str, made: Path) -> dict[str, Any]:
     """Compare, say what was found, and return the entry; raises ExportFailed, after writing it, for a mismatch."""
     where = str(made.relative_to(folder.path))
     if not export.check:
         progress.say(f"{made}: not compared with the trained model (export.check=false)")
         return {"state": "unchecked", "made": where}
     found = compare_in_a_process(folder, name, made)
+    bound = bound_of(name, run.hardware.precision, found.computed_in)
     wrong = faults(found, bound)
     progress.say(f"{made}: {describe(found, bound)}")
     _show(found, progress.say)

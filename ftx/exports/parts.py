@@ -2,11 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftx import progress
 from ftx.config.export_schema import UPLOADS
 from ftx.errors import UserError
 from ftx.run_folder import RunFolder
@@ -73,13 +74,13 @@ def files_to_upload(folder: RunFolder, parts: Sequence[str]) -> list[Upload]:
     root = root_of(parts)
     uploads = []
     for part in [root, *(one for one in dict.fromkeys(parts) if one != root)]:
+        check_passed(folder, part)
         files = list(_files_of(folder, part))
         if not files:
             raise UserError(
                 f"export.upload=[{part}]: {folder.name} has no {place_of(folder, part).relative_to(folder.path)}/; "
                 f"{HOW_TO_GET[part]}"
             )
-        check_passed(folder, part)
         below = "" if part in (root, "gguf") else "adapter/"
         of_card = [] if part != root else _card_files(place_of(folder, part))
         place = place_of(folder, part)
@@ -98,24 +99,45 @@ def hash_of(file: Path, digest: Any) -> str:
 def check_passed(folder: RunFolder, part: str) -> None:
     """Raise UserError for what exports.json does not say of that it is the model that was trained.
 
-    A file is there before it is compared, so that one whose check never ended lies there as well.
+    A file is there before it is compared, so that one whose check never ended lies there as well. Of several files for
+    llama.cpp those that passed may go, and the others are left out, which is said.
     """
     names = {"merged": "merge", "gguf": "gguf-"}.get(part)
-    entries = folder.read_exports()
-    for name, entry in entries.items():
-        if names and name.startswith(names) and entry.get("state") not in ("ok", "unchecked"):
-            what = "failed its check" if entry.get("wrong") else "was not checked to the end"
-            raise UserError(
-                f"export.upload=[{part}]: {name} {what}, so it may not be what was trained; python -m ftx.export makes "
-                "it anew, exports.json says what was wrong"
-            )
+    if names is None:
+        return
+    failed = {
+        name: "failed its check" if entry.get("wrong") else "was not checked to the end"
+        for name, entry in folder.read_exports().items()
+        if name.startswith(names) and not has_passed(entry)
+    }
+    if not failed:
+        return
+    name, what = next(iter(failed.items()))
+    if part != "gguf" or next(_files_of(folder, part), None) is None:
+        raise UserError(
+            f"export.upload=[{part}]: {name} {what}, so it may not be what was trained; python -m ftx.export makes "
+            "it anew, exports.json says what was wrong"
+        )
+    for name, what in failed.items():
+        progress.say(f"{name} {what}: it is left out; python -m ftx.export makes it anew")
+
+
+def has_passed(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of exports.json lets its export leave."""
+    return entry.get("state") in ("ok", "unchecked")
 
 
 def _files_of(folder: RunFolder, part: str) -> Iterator[Path]:
-    """Without the card and its figures; of gguf/ only the models."""
+    """Without the card and its figures; of gguf/ only the models whose own check did not go wrong."""
     place = place_of(folder, part)
     if part == "gguf":
-        yield from sorted(place.glob("*.gguf"))
+        entries = folder.read_exports().items()
+        endings = tuple(
+            f"-{name.removeprefix('gguf-')}.gguf"
+            for name, entry in entries
+            if name.startswith("gguf-") and not has_passed(entry)
+        )
+        yield from (file for file in sorted(place.glob("*.gguf")) if not file.name.endswith(endings))
         return
     for file in sorted(place.rglob("*")):
         inside = file.relative_to(place)

@@ -10,6 +10,7 @@ from ftx.config.export_schema import ExportConfig
 from ftx.config.schema import RunConfig
 from ftx.errors import ExportFailed
 from ftx.exports.card import write_card
+from ftx.exports.check import check_can_compare
 from ftx.exports.hub import push
 from ftx.exports.making import make_gguf, merge
 from ftx.exports.registry import register
@@ -49,7 +50,10 @@ def make_exports(folder: RunFolder, run: RunConfig, names: Sequence[str]) -> Non
     """Each of ``names``, in their order, kept in exports.json; ``run`` says how.
 
     Raises ExportFailed once all were tried, where one of them is not what was trained. What is there stays there.
+    Raises UserError before anything is made, where it could not be compared.
     """
+    if run.export.check and any(name == FIRST or name.startswith("gguf-") for name in names):
+        check_can_compare(folder, run)
     failed: list[str] = []
     for name in names:
         try:

@@ -98,6 +98,14 @@ def adapted(folder: Path, base: Path, data: Path, *words: str) -> tuple[RunFolde
     return described, run
 
 
+def greedy(model: torch.nn.Module, prompt: list[int], most: int = 200) -> tuple[list[int], float]:
+    """What it goes on with, and by how much at least the likeliest token's logit was above the next one's."""
+    written = model.generate(torch.tensor([prompt]), max_new_tokens=most, do_sample=False, eos_token_id=None)[0]
+    with torch.no_grad():
+        likeliest = model(input_ids=written[None]).logits[0, len(prompt) - 1 : -1].topk(2).values
+    return written[len(prompt) :].tolist(), float((likeliest[:, 0] - likeliest[:, 1]).min())
+
+
 def write_chats(path: Path, count: int = 12) -> Path:
     draw = random.Random(3)
     rows = [{"prompt": sentence(draw), "completion": sentence(draw)} for _ in range(count)]

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from ftx.adapters import as_quantised
 from ftx.errors import UserError
+from ftx.exports.comparison import bound_of
 from ftx.exports.merging import plan_merge, write_merged
-from ftx.exports.sides import in_32_bits, on_a_processor
+from ftx.exports.sides import in_32_bits, merge_by_peft, on_a_processor
 from ftx.exports.tensors import tensors_in, tensors_of, write_tensors
 from ftx.models import load_trained
 from ftx.run_folder import RunFolder
@@ -46,7 +47,7 @@ def tokenizer(place: Path):
     return AutoTokenizer.from_pretrained(place / "base")
 
 
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     "words",
     [
         ("method.lora.rslora=true",),
@@ -58,9 +59,25 @@ def tokenizer(place: Path):
     ],
     ids=" ".join,
 )
+
+
+@KINDS
 def test_merged_logits_are_those_of_base_and_adapter(words, place, tmp_path):
     _, trained, found = merged(place, tmp_path, *words)
     assert float((found - trained).abs().max()) <= 1e-5 * float(trained.abs().max())
+
+
+@KINDS
+def test_peft_comes_to_the_same_16_bit_weights(words, place, tmp_path):
+    """What the check of a merge compares with."""
+    described, trained, found = merged(place, tmp_path, *words, "hardware.precision=bf16")
+    run = described.read_run()
+    model = in_32_bits(load_trained(described.model, on_a_processor(run), tokenizer(place)))
+    merge_by_peft(model, torch.bfloat16)
+    with torch.no_grad():
+        sound = model(input_ids=IDS, use_cache=False).logits[0]
+    bound = bound_of("merge", "bf16").relative
+    assert float((found - sound).norm() / sound.norm()) < bound < float((found - trained).norm() / trained.norm())
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
