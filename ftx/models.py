@@ -13,6 +13,7 @@ from ftx.attention import check_packable, implementation, register
 from ftx.config.schema import RunConfig
 from ftx.data.hub_names import keep_card
 from ftx.errors import UserError
+from ftx.generation_settings import let_it_be_written
 from ftx.kernels import apply_kernels
 from ftx.optimizers import lost_steps
 from ftx.precision import starting_type
@@ -125,6 +126,7 @@ def _pretrained(name: str, revision: str, held_in: torch.dtype, **options: Any) 
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=held_in, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"model.name={name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    let_it_be_written(model.generation_config)
     return model
 
 

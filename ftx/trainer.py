@@ -95,7 +95,7 @@ def train(
         if is_main():
             (path / "training_args.bin").unlink(missing_ok=True)
             prepared.tokenizer.save_pretrained(path)
-            write_generation_settings(path, model, prepared.tokenizer)
+            write_generation_settings(path, model.generation_config, prepared.tokenizer)
 
     saver = Saver(run, folder, write_model)
     _begin_saving(saver, run, model, resume, length)

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,11 +40,55 @@ ANSWER = 48
 NAMED = 3
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the trained model said, for when it is no longer in memory. Texts and tokens by conversation."""
+
+    samples: Samples
+    before: list[Conversation]
+    """The conversations up to their answers."""
+    logits: list[np.ndarray]
+    of_base: list[np.ndarray]
+    """Empty where only the starting weights can say it."""
+    unrounded: list[np.ndarray]
+    answers: list[list[int]]
+    texts: list[tuple[str, str]]
+    """Of each conversation: whole, and before an answer to it."""
+    questions: list[str]
+    chats: dict[str, str]
+    tokens: dict[str, list[int]]
+    """Of texts, spelled as they are compared."""
+    changed: int
+    """How many of these are otherwise than they were."""
+    stop: list[int]
+    ends: set[int]
+    special: dict[str, str | None]
+    controls: set[int]
+
+
 def check(folder: RunFolder, export: str, made: Path) -> Findings:
     """``export``: as exports.json calls it."""
     run, is_gguf = folder.read_run(), export.startswith("gguf")
-    tokenizer = saved_tokenizer(folder.model)
-    dtype = computing_type(run)
+    tokenizer, dtype = saved_tokenizer(folder.model), computing_type(run)
+    spelled: Callable[[str], str] = partial(normalized, tokenizer) if is_gguf else str
+    told = _ask_trained(folder, run, tokenizer, dtype, spelled)
+    gc.collect()
+    if not told.of_base:
+        told = replace(told, of_base=_of_starting_weights(folder, run, tokenizer, told.samples, dtype))
+    context = max(told.samples.long, LONGEST + ANSWER)
+    exported: Side = Gguf(made, context=context) if is_gguf else Merged(made, dtype)
+    found = _compare(told, exported, tokenizer, LOOKALIKES if is_gguf else frozenset(), spelled)
+    return replace(found, computed_in=str(dtype).removeprefix("torch."))
+
+
+def _ask_trained(
+    folder: RunFolder,
+    run: RunConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    dtype: torch.dtype,
+    spelled: Callable[[str], str],
+) -> Told:
+    """In this order: once the adapter is merged, there is no base to ask, and no adapter to ask apart."""
     trained = Trained(folder, run, tokenizer, dtype)
     samples = choose_samples(folder, run, tokenizer, trained.template, trained.model_limit)
     stop = end_of_answer(tokenizer)
@@ -53,67 +98,90 @@ def check(folder: RunFolder, export: str, made: Path) -> Findings:
     unrounded = [trained.logits(one, last=last) for one, last in samples.questions] if shows_rounding else []
     answers = [trained.answer(one, most=ANSWER, stop=stop) for one in samples.prompts]
     trained.merge()
-    sound = [trained.logits(one, last=last) for one, last in samples.questions]
-    conversations = samples.conversations
-    texts = [trained.render(one, question=False) for one in conversations]
-    asked = [trained.render(one, question=True) for one in conversations]
-    before = list(map(before_the_answer, conversations))
-    questions = [trained.render(one, question=True) for one in before]
-    chats = {one.id: (one, trained.chat(one)) for one in filter(is_plain, before)}
-    spelled = partial(normalized, tokenizer) if is_gguf else str
-    ids = {spelled(text): trained.tokenize(spelled(text)) for text in [*TEXTS, *texts]}
-    changed = sum(spelled(text) != text for text in [*TEXTS, *texts])
-    ends, special, known = trained.ends(), trained.special(), trained.controls()
-    del trained
-    gc.collect()
-    if not of_base:
-        of_base = _of_starting_weights(folder, run, tokenizer, samples, dtype)
-    exported: Side = Gguf(made, context=max(samples.long, LONGEST + ANSWER)) if is_gguf else Merged(made, dtype)
-    theirs = [exported.answer(one, most=ANSWER, stop=stop) for one in samples.prompts]
-    taken = {str(tokenizer.convert_ids_to_tokens(one)) for one in exported.controls() - known}
-    looks = sorted(taken & LOOKALIKES) if is_gguf else []
-    ids = {text: one for text, one in ids.items() if not any(token in text for token in looks)}
+    texts = [(trained.render(one, question=False), trained.render(one, question=True)) for one in samples.conversations]
+    before = list(map(before_the_answer, samples.conversations))
+    compared = [*TEXTS, *(whole for whole, _ in texts)]
+    return Told(
+        samples=samples,
+        before=before,
+        logits=[trained.logits(one, last=last) for one, last in samples.questions],
+        of_base=of_base,
+        unrounded=unrounded,
+        answers=answers,
+        texts=texts,
+        questions=[trained.render(one, question=True) for one in before],
+        chats={one.id: trained.chat(one) for one in filter(is_plain, before)},
+        tokens={spelled(text): trained.tokenize(spelled(text)) for text in compared},
+        changed=sum(spelled(text) != text for text in compared),
+        stop=stop,
+        ends=trained.ends(),
+        special=trained.special(),
+        controls=trained.controls(),
+    )
+
+
+def _compare(
+    told: Told,
+    exported: Side,
+    tokenizer: PreTrainedTokenizerFast,
+    lookalikes: frozenset[str],
+    spelled: Callable[[str], str],
+) -> Findings:
+    """``lookalikes``: ordinary tokens that the export's program is known to take for control tokens."""
     name: Callable[[int], str] = tokenizer.convert_ids_to_tokens  # type: ignore[assignment]
     decode: Callable[[Sequence[int]], str] = tokenizer.decode  # type: ignore[assignment]
+    samples = told.samples
+    answers = [exported.answer(one, most=ANSWER, stop=told.stop) for one in samples.prompts]
+    taken = {str(name(one)) for one in exported.controls() - told.controls}
+    looks = sorted(taken & lookalikes)
+    tokens = {text: one for text, one in told.tokens.items() if not any(token in text for token in looks)}
+    theirs = [exported.logits(one, last=last) for one, last in samples.questions]
+    chats = {one.id: text for one in told.before if one.id in told.chats and (text := exported.chat(one)) is not None}
     return Findings(
-        difference=compare_logits(
-            sound,
-            [exported.logits(one, last=last) for one, last in samples.questions],
-            of_base or None,
-            unrounded or None,
-            samples.long,
-        ),
-        rendered=2 * len(conversations) + (len(chats) if is_gguf else 0),
-        renderings=[
-            *(
-                one.id
-                for one, text, question in zip(conversations, texts, asked, strict=True)
-                if (exported.render(one, question=False), exported.render(one, question=True)) != (text, question)
-            ),
-            *(f"{one.id} (in its own chat)" for one, text in chats.values() if exported.chat(one) not in (None, text)),
-        ][:NAMED],
-        tokenized=len(ids),
+        difference=compare_logits(told.logits, theirs, told.of_base or None, told.unrounded or None, samples.long),
+        rendered=2 * len(told.texts) + len(chats),
+        renderings=_other_renderings(told, exported, chats)[:NAMED],
+        tokenized=len(tokens),
         taken_for_control=looks,
-        normalized=changed,
-        tokenizations=[repr(text[:60]) for text, known in ids.items() if exported.tokenize(text) != known][:NAMED],
+        normalized=told.changed,
+        tokenizations=[repr(text[:60]) for text, known in tokens.items() if exported.tokenize(text) != known][:NAMED],
         special=[
             *_taken(sorted(taken - set(looks))),
-            *_marks(special, exported.special()),
-            *_ends(set(stop), ends, exported.ends(), name, LOOKALIKES if is_gguf else frozenset()),
+            *_marks(told.special, exported.special()),
+            *_ends(set(told.stop), told.ends, exported.ends(), name, lookalikes),
         ],
-        computed_in=str(dtype).removeprefix("torch."),
-        prompts=[
-            one.id
-            for one, text in zip(before, questions, strict=True)
-            if not any(token in text for token in looks)
-            and exported.prompt(spelled(_as_chatted(exported, one)))
-            != tokenizer.encode(spelled(text), add_special_tokens=False)
-        ][:NAMED],
+        prompts=_other_prompts(told, exported, tokenizer, looks, spelled)[:NAMED],
         samples=[
             Sample(one.id, decode(prompt), decode(ours), decode(other))
-            for one, prompt, ours, other in zip(samples.chosen, samples.prompts, answers, theirs, strict=True)
+            for one, prompt, ours, other in zip(samples.chosen, samples.prompts, told.answers, answers, strict=True)
         ],
     )
+
+
+def _other_renderings(told: Told, exported: Side, chats: Mapping[str, str]) -> list[str]:
+    """Conversations that the export's template, or the engine of its program, renders otherwise."""
+    wrong = []
+    for one, text in zip(told.samples.conversations, told.texts, strict=True):
+        if tuple(exported.render(one, question=question) for question in (False, True)) != text:
+            wrong.append(one.id)
+    return [*wrong, *(f"{name} (in its own chat)" for name, text in chats.items() if text != told.chats[name])]
+
+
+def _other_prompts(
+    told: Told,
+    exported: Side,
+    tokenizer: PreTrainedTokenizerFast,
+    looks: Sequence[str],
+    spelled: Callable[[str], str],
+) -> list[str]:
+    """Conversations whose question the export's program cuts into other tokens than training did."""
+    return [
+        one.id
+        for one, text in zip(told.before, told.questions, strict=True)
+        if not any(token in text for token in looks)
+        and exported.prompt(spelled(_as_chatted(exported, one)))
+        != tokenizer.encode(spelled(text), add_special_tokens=False)
+    ]
 
 
 def _of_starting_weights(

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from ftx.config.schema import RunConfig
-from ftx.data.tokenize import end_of_answer
 from ftx.errors import UserError
 from ftx.exports.adapter import Adapter, read_adapter
 from ftx.exports.base import Base, open_base, saved_tokenizer
 from ftx.exports.tensors import Tensor, write_tensors
+from ftx.generation_settings import write_generation_settings
 from ftx.heartbeat import beat
 from ftx.precision import starting_type
 from ftx.run_folder import RunFolder
@@ -85,18 +85,9 @@ def _merging(one: Tensor, adapter: Adapter, dtype: torch.dtype) -> Callable[[], 
 
 def _write_configuration(target: Path, plan: MergePlan) -> None:
     """Generation stops where the base did, and where the template ends an answer."""
-    config, generation = copy.deepcopy(plan.base.config), copy.deepcopy(plan.base.generation)
+    config = copy.deepcopy(plan.base.config)
     config.dtype = plan.dtype
     has_head = "lm_head.weight" in {one.name for one in plan.tensors}
     config.tie_word_embeddings = config.tie_word_embeddings and not has_head
     config.save_pretrained(target)
-    tokenizer = saved_tokenizer(target)
-    ends = {*_as_list(generation.eos_token_id), *end_of_answer(tokenizer)}
-    generation.eos_token_id = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
-    if generation.pad_token_id is None:
-        generation.pad_token_id = tokenizer.pad_token_id
-    generation.save_pretrained(target)
-
-
-def _as_list(token: int | list[int] | None) -> list[int]:
-    return [token] if isinstance(token, int) else list(token or [])
+    write_generation_settings(target, plan.base.generation, saved_tokenizer(target))

@@ -21,6 +21,7 @@ from ftx.errors import UserError
 from ftx.exports.llama_cpp import LlamaCpp
 from ftx.exports.llama_server import LlamaChat
 from ftx.generation import generate
+from ftx.generation_settings import as_list
 from ftx.models import load_model, load_trained
 from ftx.precision import starting_type
 from ftx.run_folder import RunFolder
@@ -108,7 +109,7 @@ class Trained:
         special = self._tokenizer.special_tokens_map
         return (render_question if question else render)(conversation, template, special).text
 
-    def chat(self, conversation: Conversation) -> str | None:
+    def chat(self, conversation: Conversation) -> str:
         """Without the begin token."""
         bos = self._tokenizer.bos_token
         return self.render(conversation, question=True).removeprefix(bos if isinstance(bos, str) else "")
@@ -229,11 +230,6 @@ def _template_in(file: Path) -> tuple[str, dict[str, Any]]:
 
 def _special_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, str | None]:
     return {name: str(text) if (text := getattr(tokenizer, name)) is not None else None for name in SPECIAL}
-
-
-def as_list(tokens: int | list[int] | None) -> list[int]:
-    """What a generation_config.json has as one token, several or none."""
-    return [tokens] if isinstance(tokens, int) else list(tokens or [])
 
 
 def on_a_processor(run: RunConfig) -> RunConfig:
