@@ -31,13 +31,13 @@ USED = "used"
 def gathered_folder(run: RunConfig, data_was: str | None = None) -> Path:
     """The conversations of the run's sources; ``data_was``: their fingerprint then, so that they need not be there."""
     data = run.data
-    sources = {name: _without_path(asdict(source)) for name, source in sources_of(data).items()}
+    sources = {name: _how_read(asdict(source)) for name, source in sources_of(data).items()}
     held_out = held_out_source(data)
     parts: dict[str, Any] = {
         "version": GATHER_VERSION,
         "data": data_was or data_fingerprint(run),
         "sources": sources,
-        "held_out": _without_path(asdict(held_out)) if held_out else None,
+        "held_out": _how_read(asdict(held_out)) if held_out else None,
         "rows": [data.on_bad_row, data.group_by, list(data.transforms)],
         "order": None if data.order in PLAIN_ORDERS else data.order,
         "stdlib_docs": [run.seed, data.holdout] if data.source == "stdlib_docs" else None,
@@ -174,8 +174,9 @@ def _say_who_builds(who: object) -> None:
     progress.say(f"{who} is preparing the same data; waiting for it")
 
 
-def _without_path(source: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in source.items() if name not in ("path", "weight", "rows")}
+def _how_read(source: dict[str, Any]) -> dict[str, Any]:
+    """The fingerprint says which content it is: a branch, and the commit that it stands for, are the same."""
+    return {name: value for name, value in source.items() if name not in ("path", "revision", "weight", "rows")}
 
 
 def _hash(parts: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from ftx.config.model_schema import ModelConfig
 from ftx.config.schema import DataConfig, RunConfig, SourceConfig
+from ftx.data.cache import prepared_folder
 from ftx.data.fingerprint import data_fingerprint, model_fingerprint, pinned
 
 MODEL, TALKS, CODE = "a" * 40, "b" * 40, "c" * 40
@@ -29,6 +30,7 @@ def test_revisions_of_the_hub_become_commits(tmp_path):
     assert (queued.model.revision, queued.data.revision) == (MODEL, TALKS)
     assert (model_fingerprint(queued), data_fingerprint(queued)) == (model_fingerprint(run), data_fingerprint(run))
     assert pinned(queued) == queued
+    assert prepared_folder(queued) == prepared_folder(run)
 
 
 def test_each_source_of_a_mixture_has_its_own(tmp_path):
