@@ -246,6 +246,19 @@ def test_what_noise_would_hide_is_said_and_is_no_fault(in_16_bits, tmp_path):
     assert "too little to tell from this precision's own noise" in describe(found, bound)
 
 
+@pytest.mark.parametrize(
+    ("noise", "learned", "is_found"),
+    [(0.2, 0.8, False), (0.2, 0.7, True), (1.0, 0.5, True), (1.45, 1.34, False), (1.45, 0.3, True), (1.6, 0.0, False)],
+)
+def test_how_much_may_be_missing_depends_on_the_noise(noise, learned, is_found, in_16_bits):
+    """1.45 and 1.34 are a sound q4_k_m file of a small model; a base has learned nothing."""
+    folder, _ = in_16_bits
+    found = check(folder, "merge", folder.exports / "merged")
+    numbers = dataclasses.replace(found.difference, effect=0.04, aside=0.04 * noise, learned=learned, rounding=None)
+    wrong = faults(dataclasses.replace(found, difference=numbers), bound_of("merge", "bf16"))
+    assert any("of what training has moved logits by" in one for one in wrong) == is_found
+
+
 @pytest.mark.parametrize("kind", ["q8_0", "q4_k_m"])
 def test_positions_that_go_wrong_far_on_are_found(kind, tmp_path):
     """As where a file lacks what stretches Llama 3.1's rotations, which the first few hundred tokens hardly show."""
