@@ -1,5 +1,6 @@
 """The losses of a sweep's arms as a figure."""
 
+import numpy as np
 import pytest
 
 from ftx.figures import save
@@ -49,7 +50,11 @@ def test_a_sweep_that_only_scores_has_no_curves():
 @pytest.mark.parametrize("lost", [None, float("nan")])
 def test_a_loss_that_is_not_there_is_left_out_or_a_gap(lost, tmp_path):
     broken = [*rows(3, 2.0), {"step": 4, "epoch": 0.4, "train_loss": lost}]
-    save(learning_curves([Curve("a", broken, "a")], "sweep"), tmp_path / "curves")
+    figure = learning_curves([Curve("a", broken, "a")], "sweep")
+    (line,) = figure.axes[0].lines
+    assert list(line.get_xdata()) == [0.1, 0.2, 0.3, *([] if lost is None else [0.4])]
+    assert np.array_equal(line.get_ydata(), [2.0, 1.0, 2 / 3, *([] if lost is None else [lost])], equal_nan=True)
+    assert all(file.stat().st_size for file in save(figure, tmp_path / "curves"))
 
 
 def test_losses_that_fall_far_are_on_a_logarithmic_axis():

@@ -89,7 +89,9 @@ def test_what_no_job_can_be_made_of(words, says):
     ["memory=0", "memory=64000", "memory=64G", "memory=2T", "memory=512m", "time_min=4", "time_min=null"],
 )
 def test_what_slurm_takes(word):
-    compose("launcher=slurm", f"launcher.{word}")
+    key, value = word.split("=")
+    taken = getattr(compose("launcher=slurm", f"launcher.{word}").launcher, key)
+    assert ("null" if taken is None else str(taken)) == value
 
 
 def test_options_by_name():
