@@ -7,7 +7,8 @@ import torch
 from ftx.config.schema import RunConfig
 from ftx.disk import in_words
 from ftx.errors import UserError
-from ftx.exports.check_samples import LAST, LONGEST, SAMPLES, WAY_OUT
+from ftx.exports.apart import WAY_OUT
+from ftx.exports.check_samples import LAST, LONGEST, SAMPLES
 from ftx.models import shapes_of_base
 from ftx.precision import starting_type
 

@@ -1,29 +1,26 @@
 """``python -m ftx.exports.check_process RUN_FOLDER EXPORT MADE RESULT PID``: compare what was made with what was
-trained.
-
-A process of its own, so that nothing is left in it of the one that made it. What it finds it writes as JSON.
-"""
+trained, and write what is found."""
 
 import gc
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
-from transformers.utils.logging import disable_progress_bar
 
 from ftx.config.schema import RunConfig
 from ftx.data.conversation import Conversation
 from ftx.data.fingerprint import model_fingerprint
 from ftx.data.render import before_the_answer
 from ftx.data.tokenize import end_of_answer
-from ftx.errors import ExitCode, UserError
+from ftx.errors import UserError
+from ftx.exports.apart import answer_apart
 from ftx.exports.base import saved_tokenizer
 from ftx.exports.check_memory import computing_type
 from ftx.exports.check_samples import LONGEST, Samples, choose_samples
@@ -31,7 +28,6 @@ from ftx.exports.comparison import Findings, Sample, compare_logits
 from ftx.exports.llama_cpp import LOOKALIKES
 from ftx.exports.probes import TEXTS
 from ftx.exports.sides import Gguf, Merged, Side, Trained, Untrained
-from ftx.processes import die_with
 from ftx.run_folder import RunFolder
 
 # New tokens of an answer.
@@ -256,19 +252,10 @@ def _around_added(tokenizer: PreTrainedTokenizerFast, text: str) -> list[tuple[s
     return [(piece, bool(at % 2)) for at, piece in enumerate(pieces) if piece]
 
 
-def main(arguments: Sequence[str]) -> ExitCode:
-    """Ends with the process that started it."""
-    run_folder, name, made_at, result, parent = arguments
-    die_with(int(parent))
-    disable_progress_bar()
-    try:
-        found = check(RunFolder(Path(run_folder)), name, Path(made_at))
-    except UserError as mistake:
-        sys.stderr.write(f"{mistake}\n")
-        return ExitCode.USER_MISTAKE
-    Path(result).write_text(json.dumps(found.as_json(), ensure_ascii=False), encoding="utf-8")
-    return ExitCode.FINISHED
+def main(folder: str, export: str, made: str) -> dict[str, Any]:
+    """As JSON has it."""
+    return check(RunFolder(Path(folder)), export, Path(made)).as_json()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer_apart(sys.argv[1:], main))

@@ -17,6 +17,7 @@ from ftx.data.fingerprint import data_fingerprint
 from ftx.data.prepare import prepare_on_disk
 from ftx.data.tokenize import tokenize, tokenize_prompts
 from ftx.errors import UserError
+from ftx.exports.apart import WAY_OUT
 from ftx.exports.base import saved_tokenizer
 from ftx.run_folder import RunFolder
 from ftx.templates import Template
@@ -24,7 +25,6 @@ from ftx.templates import Template
 # Tokens of each prompt that logits are compared over, and of one long text, whose last ones they are compared after.
 LONGEST, LONG, LAST = 256, 4096, 128
 SAMPLES, RENDERED = 3, 20
-WAY_OUT = "export.check=false exports without a check"
 
 
 @dataclass(frozen=True)

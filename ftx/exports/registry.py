@@ -14,9 +14,9 @@ from ftx.config.export_schema import ExportConfig
 from ftx.config.schema import RunConfig
 from ftx.disk import DiskFull, free_bytes, in_words, size_of
 from ftx.errors import ExportFailed, UserError
+from ftx.exports.apart import ask_apart
 from ftx.exports.card import write_card
 from ftx.exports.parts import CARD, check_passed, hash_of, is_adapter, parts_there, place_of
-from ftx.exports.registry_check import check_registered
 from ftx.mlflow_names import RUN_TAG
 from ftx.precision import starting_type
 from ftx.redaction import redacted
@@ -245,3 +245,14 @@ def _tracked_at(uri: str) -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(before)
+
+
+def check_registered(folder: RunFolder, part: str, model: str) -> None:
+    """``model``: what MLflow loads it by. Raises ExportFailed where its answers are not those of the trained one."""
+    different = ask_apart("ftx.exports.registry_check", [str(folder.path), part, model], "what was registered")
+    if different:
+        question, trained, registered = different[0]
+        raise ExportFailed(
+            f"what MLflow loads is not the model that was trained, and counts as not registered: asked {question!r} it "
+            f"says {registered!r} in place of {trained!r}"
+        )

@@ -1,26 +1,17 @@
-"""``python -m ftx.exports.registry_check RUN_FOLDER PART MODEL PID``: ask what MLflow loads, and the trained model.
-
-A process of its own, as whoever takes the version out of the registry has one. It prints as JSON what answers differ.
-"""
+"""``python -m ftx.exports.registry_check RUN_FOLDER PART MODEL RESULT PID``: ask what MLflow loads, and the trained
+model, and write what answers differ. ``MODEL``: what MLflow loads it by."""
 
 import gc
-import json
-import os
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils.logging import disable_progress_bar
 
-from ftx.environment import child_environment
-from ftx.errors import ExitCode, ExportFailed, UserError
+from ftx.exports.apart import answer_apart
 from ftx.exports.parts import place_of
 from ftx.exports.sides import in_32_bits, on_a_processor
-from ftx.processes import die_with
 from ftx.run_folder import RunFolder
 
 QUESTIONS = ("Hello! Who are you?", "Name three colours of the sky.", "2 + 2 =")
@@ -28,37 +19,12 @@ QUESTIONS = ("Hello! Who are you?", "Name three colours of the sky.", "2 + 2 =")
 LONGEST = 24
 
 
-def check_registered(folder: RunFolder, part: str, model: str) -> None:
-    """``model``: what MLflow loads it by. Raises ExportFailed where its answers are not those of the trained one."""
-    command = ["ftx.exports.registry_check", str(folder.path), part, model, str(os.getpid())]
-    ended = subprocess.run(
-        [sys.executable, "-m", *command],
-        env=child_environment(torch.get_num_threads()),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-        check=False,
-    )
-    said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    if ended.returncode == ExitCode.USER_MISTAKE:
-        raise UserError(f"{said}; export.check=false registers without a check")
-    if ended.returncode != ExitCode.FINISHED:
-        raise ExportFailed(f"the check of what was registered did not come to an end: {said}")
-    different = json.loads(ended.stdout.splitlines()[-1])
-    if different:
-        question, trained, registered = different[0]
-        raise ExportFailed(
-            f"what MLflow loads is not the model that was trained, and counts as not registered: asked {question!r} it "
-            f"says {registered!r} in place of {trained!r}"
-        )
-
-
-def differences(folder: RunFolder, part: str, model: str) -> list[tuple[str, str, str]]:
+def main(run_folder: str, part: str, model: str) -> list[tuple[str, str, str]]:
     """Question, answer of the trained model, and of what MLflow loads where that is another; greedy, in 32 bits.
 
     The merged model's answers are those of its folder, which was compared with the trained one when it was made.
     """
+    folder = RunFolder(Path(run_folder))
     expected = _of_folder(folder, part)
     gc.collect()
     found = _of_mlflow(folder, model)
@@ -106,19 +72,5 @@ def _asked(question: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": question}]
 
 
-def main(arguments: Sequence[str]) -> ExitCode:
-    """Ends with the process that started it."""
-    run_folder, part, model, parent = arguments
-    die_with(int(parent))
-    disable_progress_bar()
-    try:
-        found = differences(RunFolder(Path(run_folder)), part, model)
-    except UserError as mistake:
-        sys.stderr.write(f"{mistake}\n")
-        return ExitCode.USER_MISTAKE
-    sys.stdout.write(json.dumps(found) + "\n")
-    return ExitCode.FINISHED
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer_apart(sys.argv[1:], main))
